@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Host side of Heddle: from a checkpoint to text.
+
+>>> import heddle
+>>> model = heddle.load("sw/models/shakespeare-gpt2", cards="sim:tiny")       # doctest: +SKIP
+>>> for piece in model.stream("Romeo.\\n", max_new_tokens=64, seed=1):        # doctest: +SKIP
+...     print(piece, end="", flush=True)
+"""
+
+from .errors import RunError, UserError
+from .model import Generation, Model, load
+from .sampling import Sampling
+
+__all__ = ["Generation", "Model", "RunError", "Sampling", "UserError", "load"]
