@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The geometry of a card, and its digest."""
+
+import dataclasses
+import hashlib
+import json
+
+#: Elements of one attention head; every supported model has heads of this size.
+HEAD = 64
+#: Bits of one accumulator.
+ACC_BITS = 80
+#: Longest slice that is quantised with one exponent, in blocks.
+SLICE_BLOCKS = 16
+
+
+def _power_of_two(name: str, value: int, low: int, high: int) -> None:
+    if value < low or value > high or value & value - 1:
+        raise ValueError(f"{name} must be a power of two in {low}..{high}, not {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """One card: what the generator builds and what the compiler compiles for.
+
+    A *block* is ``beat_bytes`` activations, a *window* four blocks: what one cycle of the sparsest
+    pattern reads.  A *word* of the scratchpad is ``vector_lanes`` FP32 values.
+    """
+
+    name: str
+    #: HBM channels = matmul lanes, one output row each (C).
+    channels: int
+    #: Bytes of one memory beat = INT8 weights a lane takes each cycle (B).
+    beat_bytes: int
+    #: Token columns that share each weight (T).
+    tokens: int = 4
+    #: N:M group sizes built in (M).
+    group_sizes: tuple[int, ...] = (4, 8, 16)
+    #: FP32 lanes (V).  One lane finishes the rows of one channel, so this equals ``channels``.
+    vector_lanes: int
+    #: Size of the ring the card is built for.
+    cards: int = 1
+    #: Assumed clock.
+    clock_mhz: int
+    #: Decoded weight beats a channel reads ahead.
+    fifo_beats: int
+    #: Beats of row constants (and loads) a channel reads ahead; bounds the rows of one instruction.
+    aux_beats: int
+    #: Rows of each lane's accumulator bank.
+    acc_rows: int = 256
+    #: Words of the scratchpad.
+    scratch_words: int
+    #: Windows of quantised activations, per column.
+    plane_windows: int
+    #: Scales of K and V (one entry = both, one token, one head) per lane.
+    kv_scales: int
+    #: Heads whose fresh K and V fit on chip.
+    heads: int
+    #: Longest context: what one softmax row buffers.
+    context: int
+    #: Instructions of the program memory.
+    program_words: int = 4096
+    #: Candidates kept by the sampler.
+    top_k: int = 64
+    #: Bytes of one HBM channel.
+    channel_bytes: int = 1 << 28
+
+    def __post_init__(self) -> None:
+        _power_of_two("channels", self.channels, 2, 32)
+        _power_of_two("beat_bytes", self.beat_bytes, 16, 64)
+        if self.tokens not in (2, 4):
+            raise ValueError(f"tokens must be 2 or 4, not {self.tokens}")
+        if self.vector_lanes != self.channels:
+            raise ValueError(f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
+        if self.cards not in (1, 2, 4, 8):
+            raise ValueError(f"cards must be 1, 2, 4 or 8, not {self.cards}")
+        if not set(self.group_sizes) <= {4, 8, 16} or not self.group_sizes:
+            raise ValueError(f"group_sizes must be a choice of 4, 8 and 16, not {self.group_sizes}")
+        for name in ("fifo_beats", "aux_beats", "acc_rows", "scratch_words", "plane_windows",
+                     "kv_scales", "context", "program_words", "channel_bytes"):
+            _power_of_two(name, getattr(self, name), 16, 1 << 32)
+        if not 1 <= self.heads <= 64:
+            raise ValueError(f"heads must be in 1..64, not {self.heads}")
+        if self.top_k not in (8, 16, 32, 64):
+            raise ValueError(f"top_k must be 8, 16, 32 or 64, not {self.top_k}")
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one scratchpad word."""
+        return 4 * self.vector_lanes
+
+    @property
+    def plane_blocks(self) -> int:
+        """Blocks of ``beat_bytes`` activations per column."""
+        return 4 * self.plane_windows
+
+    @property
+    def channel_beats(self) -> int:
+        """Beats of one HBM channel."""
+        return self.channel_bytes // self.beat_bytes
+
+    @property
+    def head_words(self) -> int:
+        """Scratchpad words (and rows per lane) of one head."""
+        return HEAD // self.vector_lanes
+
+    @property
+    def head_beats(self) -> int:
+        """Beats of one head's K row, INT8."""
+        return max(1, HEAD // self.beat_bytes)
+
+    @property
+    def aux_words(self) -> int:
+        """32-bit words a channel's constant queue holds."""
+        return self.aux_beats * self.beat_bytes // 4
+
+    @property
+    def digest(self) -> int:
+        """32 bits that change with any parameter; the card's identity register holds them."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+TINY = CardConfig(
+    name="tiny", channels=4, beat_bytes=16, vector_lanes=4, clock_mhz=100, fifo_beats=64, aux_beats=512,
+    scratch_words=8192, plane_windows=512, kv_scales=16384, heads=32, context=2048)
+#: Between the two: wide enough to show what width changes, small enough to simulate at ease.
+SMALL = CardConfig(
+    name="small", channels=8, beat_bytes=32, vector_lanes=8, clock_mhz=150, fifo_beats=128, aux_beats=256,
+    scratch_words=4096, plane_windows=256, kv_scales=8192, heads=32, context=2048)
+U280 = CardConfig(
+    name="u280", channels=32, beat_bytes=64, vector_lanes=32, clock_mhz=200, fifo_beats=512, aux_beats=64,
+    scratch_words=1024, plane_windows=128, kv_scales=2048, heads=32, context=2048)
+
+CONFIGS = {config.name: config for config in (TINY, SMALL, U280)}
+
+
+def find(name: str) -> CardConfig:
+    """The named configuration, or :class:`ValueError` with the names there are."""
+    try:
+        return CONFIGS[name]
+    except KeyError:
+        raise ValueError(f"configuration must be one of {', '.join(CONFIGS)}, not {name!r}") from None

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The digest of the contract: what a card was built from and what a host was written for."""
+
+import dataclasses
+import hashlib
+import json
+
+from . import formats, isa, registers, tables
+
+#: Raised by hand where the meaning of a word changes and nothing below does.
+REVISION = 1
+
+
+def text() -> str:
+    """Everything that the digest covers, as JSON; comments and descriptions are left out."""
+    def layout(fields: tuple[isa.Field, ...]) -> list[tuple[str, int, bool]]:
+        return [(field.name, field.width, field.signed) for field in fields]
+
+    return json.dumps({
+        "revision": REVISION,
+        "header": layout(isa.HEADER),
+        "formats": {name: (opcode, queue, layout(fields))
+                    for name, (opcode, queue, fields, _) in isa.FORMATS.items()},
+        "enums": {kind.__name__: {member.name: int(member) for member in kind}
+                  for kind in (isa.Register, isa.VectorFn, isa.ScalarFn, registers.Error,
+                               registers.Sticky)},
+        "counters": (isa.COUNTERS, isa.COUNTER_MAX),
+        "records": (registers.COMMAND_MAGIC, registers.STATUS_MAGIC, registers.COMMAND,
+                    registers.STATUS, registers.RESULT),
+        "patterns": [dataclasses.astuple(pattern) for pattern in formats.PATTERNS],
+        "supergroup": (formats.SUPERGROUP, formats.UNITS_PER_BEAT),
+        "tables": (tables.EXP_LOG2E, tables.EXP, tables.GELU),
+    }, sort_keys=True)
+
+
+#: 32 bits that change with anything in the contract; cards report it in their status record.
+DIGEST = int.from_bytes(hashlib.sha256(text().encode()).digest()[:4], "little")

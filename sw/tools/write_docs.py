@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the pages that are generated from the contract: docs/isa.md and docs/registers.md.
+
+    python sw/tools/write_docs.py            writes them
+    python sw/tools/write_docs.py --check    exits with status 1 if one is out of date
+"""
+
+import argparse
+import pathlib
+import sys
+
+from rtl_gen.spec import config, formats, isa, registers, rules
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+GENERATED = "<!-- Written by sw/tools/write_docs.py; edit hw/rtl_gen/spec instead. -->\n"
+
+
+def _table(head: tuple[str, ...], rows) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows]) + "\n"
+
+
+def _bits(fields, low: int):
+    for field in fields:
+        high = low + field.width - 1
+        yield (f"{high}:{low}" if high > low else str(low), f"`{field.name}`",
+               "signed" if field.signed else "", field.doc)
+        low = high + 1
+
+
+def isa_page() -> str:
+    """The instruction set."""
+    parts = [f"# Instruction set\n\n{GENERATED}\nEvery instruction is a word of {isa.WORD_BITS} bits, little-endian, fields "
+             "from the lowest bit up; bits beyond an instruction's fields are zero. What the instructions do together is in "
+             "[architecture](architecture.md), their arithmetic in [numerics](numerics.md).\n\n"
+             "All instructions begin with\n\n", _table(
+                 ("bits", "field", "", "meaning"), _bits(isa.HEADER, 0))]
+    parts.append("\nWords are refused at dispatch when a rule does not hold; C, T, V and the capacities are those of the card's "
+                 "configuration. For all queues but control:\n\n")
+    parts += [f"* {text}\n" for text, _ in rules.COMMON]
+    parts.append("\n## Registers\n\n" + _table(("number", "name"), [(int(r), r.name) for r in isa.Register]))
+    start = sum(field.width for field in isa.HEADER)
+    for name, (opcode, queue, fields, doc) in isa.FORMATS.items():
+        parts.append(f"\n## {name}\n\nOpcode `{opcode:#04x}`, {queue.name.lower()} queue. {doc}\n")
+        if fields:
+            parts.append("\n" + _table(("bits", "field", "", "meaning"), _bits(fields, start)))
+        if name in rules.RULES:
+            parts.append("\nLegal if\n\n" + "".join(f"* {text}\n" for text, _ in rules.RULES[name]))
+        if name in ("LOOP", "NEXT"):
+            parts.append("\nLegal if `target` is an instruction of the program.\n")
+        kinds = {"VECTOR": isa.VectorFn, "SCALAR": isa.ScalarFn}.get(name)
+        if kinds:
+            parts.append("\n" + _table(("fn", "function"), [(int(fn), fn.name) for fn in kinds]))
+    parts.append("\n## Patterns of MATMUL\n\nOther N:M are stored as the next power of two of N.\n\n" + _table(
+        ("code", "pattern", "positions a value", "coding", "metadata bits a group", "bits a weight"),
+        [(p.code, p.name, p.ratio, p.coding, p.bits,
+          f"{(8 * p.n + p.bits) / p.m:g}") for p in formats.PATTERNS]))
+    return "".join(parts)
+
+
+def registers_page() -> str:
+    """What the host sees."""
+    offsets = [(f"`{offset:#05x}`", name) for name, offset in registers.CONTROL.items()]
+    offsets += [(f"`{registers.CHANNEL_BASE:#05x}` + 8c", "byte address of channel c on its port (low, high)"),
+                (f"`{registers.STATUS_BASE:#05x}`", "status record, read only")]
+    parts = [f"# Registers and records\n\n{GENERATED}\n", registers.__doc__.split("\n", 1)[1].strip(),
+             "\n\n## Control port\n\n", _table(("offset", "register"), offsets)]
+    for title, words, magic in (("Command record", registers.COMMAND, registers.COMMAND_MAGIC),
+                                ("Status record", registers.STATUS, registers.STATUS_MAGIC),
+                                ("Result record", registers.RESULT, None)):
+        parts.append(f"\n## {title}\n\n")
+        if magic is not None:
+            parts.append(f"`magic` is `{magic:#010x}`.\n\n")
+        parts.append(_table(("word", "name"), list(enumerate(words))))
+    parts.append("\n## Errors\n\n" + _table(("code", "name"), [(int(e), e.name) for e in registers.Error]))
+    parts.append("\n## Sticky bits\n\n" + _table(("bit", "name"), [
+        (int(s).bit_length() - 1, s.name) for s in registers.Sticky]))
+    parts.append("\n## Named configurations\n\n" + _table(
+        ("name", "C = V", "B", "T", "MHz", "digest"),
+        [(c.name, c.channels, c.beat_bytes, c.tokens, c.clock_mhz, f"`{c.digest:#010x}`")
+         for c in config.CONFIGS.values()]))
+    return "".join(parts)
+
+
+PAGES = {"isa.md": isa_page, "registers.md": registers_page}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    stale = []
+    for name, page in PAGES.items():
+        path, text = DOCS / name, page()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text)
+    if check and stale:
+        print(f"{', '.join(stale)} out of date: run python sw/tools/write_docs.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
