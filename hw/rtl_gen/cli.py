@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``heddle rtl``: Verilog of a card or of one unit."""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import emit, units
+from .spec import config as configs
+from .standalone import Standalone
+
+#: What Verilator's -Wall says of Amaranth's Verilog that is no fault; docs/rtl.md has the reasons.
+WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
+          "CASEINCOMPLETE", "SYMRSVDWORD")
+
+app = typer.Typer(add_completion=False)
+
+
+def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]:
+    """Verilog by module name, the top first; ``unit`` "card" is the whole card."""
+    if unit == "card":
+        return emit.card(units.configure(configs.find(config), settings))
+    return emit.convert(Standalone(units.build(unit, config, settings)), f"heddle_{unit}",
+                        clocked=True)
+
+
+def write(texts: dict[str, str], folder: pathlib.Path,
+          described: dict[str, Any]) -> list[pathlib.Path]:
+    """Write the modules, the list of their files, the lint waivers and what the unit is."""
+    paths = emit.write(texts, folder)
+    waivers = folder / "waivers.vlt"
+    waivers.write_text("`verilator_config\n" + "".join(f"lint_off -rule {w}\n" for w in WAIVED))
+    files = folder / "files.f"
+    files.write_text("".join(f"{path.name}\n" for path in paths))
+    about = folder / "unit.json"
+    about.write_text(json.dumps({"top": next(iter(texts))} | described, indent=1) + "\n")
+    return [*paths, files, waivers, about]
+
+
+@app.command()
+def rtl(
+    output: Annotated[pathlib.Path | None, typer.Option(
+        "-o", "--output", help="Folder to write to.")] = None,
+    config: Annotated[str, typer.Option(help=f"One of {', '.join(configs.CONFIGS)}.")] = "tiny",
+    unit: Annotated[str, typer.Option(
+        help="The whole card, or one unit (see --list).")] = "card",
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change a parameter; may be given several times.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the units and their parameters.")] = False,
+    json_file: Annotated[pathlib.Path | None, typer.Option(
+        "--json", help="Write what was generated to this file.")] = None,
+) -> None:
+    """Generate Verilog of a card or of one unit.
+
+    Example: heddle rtl --unit softmax --set lanes=16 -o build/softmax
+    """
+    console = Console(stderr=True)
+    if show:
+        table = Table("unit", "parameters", "what it is")
+        table.add_row("card", "those of a card configuration", "The whole card.")
+        for name, entry in units.UNITS.items():
+            parameters = "those of a card configuration" if entry.parameters is None else ", ".join(
+                f"{k}={v}" for k, v in entry.parameters.items())
+            table.add_row(name, parameters, entry.doc)
+        Console().print(table)
+        return
+    try:
+        if output is None:
+            raise ValueError("the folder to write to must be given with -o, as in -o build/card")
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"-o must be a folder, not the file {output}")
+        start = time.monotonic()
+        what = f"{config} card" if unit == "card" else unit
+        with console.status(f"generating {what}"):
+            texts = generate(unit, config, units.parse_settings(settings or []))
+        paths = write(texts, output, units.describe(unit, config, units.parse_settings(
+            settings or [])))
+    except (ValueError, OSError) as error:
+        console.print(f"heddle rtl: {error}", style="red", markup=False,
+                      highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    seconds = time.monotonic() - start
+    lines = sum(text.count("\n") for text in texts.values())
+    Console().print(f"{what}: {len(texts)} modules, {lines} lines in {output} "
+                    f"({seconds:.1f} s); top module {next(iter(texts))}", highlight=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps({
+            "unit": unit, "config": config, "top": next(iter(texts)), "modules": list(texts),
+            "lines": lines, "seconds": seconds, "files": [str(path) for path in paths]}, indent=1))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; ``arguments`` without the program's name."""
+    app(arguments, prog_name="heddle rtl", standalone_mode=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

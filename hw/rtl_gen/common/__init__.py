@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several units share: queues, memories, AXI4, and the layouts of jobs."""
+
+from .queue import Queue
+from .ram import Ram
+from .tree import tree_sum
+
+__all__ = ["Queue", "Ram", "tree_sum"]

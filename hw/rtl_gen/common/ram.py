@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simple dual-port memory, one Verilog module per size."""
+
+from amaranth import ClockSignal, Instance, Module, Shape
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+_VERILOG = """\
+// Simple dual-port memory: one write port with {parts} enables, one read port a cycle later; a read
+// of the word that is being written gives the old one.  No initial content.
+module {name} (
+    input clk,
+    input [{en_high}:0] write_en, input [{addr_high}:0] write_addr, input [{high}:0] write_data,
+    input read_en, input [{addr_high}:0] read_addr, output reg [{high}:0] read_data
+);
+    {attribute}reg [{high}:0] content [0:{last}];
+    always @(posedge clk) begin
+{writes}
+        if (read_en) read_data <= content[read_addr];
+    end
+endmodule
+"""
+
+
+class Ram(wiring.Component):
+    """Simple dual-port memory.
+
+    Amaranth emits every memory with an initial value per word; memories of a card have none, so
+    this
+    one is its own Verilog module.  Simulation in Amaranth uses ``lib.memory`` (zero at first).
+
+    Parameters
+    ----------
+    shape : shape of a word
+    depth : int
+        Words, at least 2.
+    parts : int
+        Write enables; part k writes the k-th of ``parts`` equal pieces of the word.
+    style : str
+        Vendor hint ("block", "ultra", "distributed"), or empty.
+
+    Members
+    -------
+    write_en : ``In(parts)``
+    write_addr, write_data
+    read_en : ``In(1)``
+        The word at ``read_addr`` appears on ``read_data`` a cycle later and stays until the next
+        read.
+        It is the old word if that one is written at the same time.
+    """
+
+    READ_LATENCY = 1
+
+    def __init__(self, shape, *, depth: int, parts: int = 1, style: str = ""):
+        width = Shape.cast(shape).width
+        if depth < 2:
+            raise ValueError(f"depth must be at least 2, not {depth!r}")
+        if parts < 1 or width % parts:
+            raise ValueError(f"parts must divide the {width} bits of a word, not {parts!r}")
+        self.shape, self.depth, self.parts, self.style = shape, depth, parts, style
+        super().__init__({
+            "write_en": In(parts), "write_addr": In(range(depth)), "write_data": In(shape),
+            "read_en": In(1), "read_addr": In(range(depth)), "read_data": Out(shape)})
+
+    def verilog(self) -> tuple[str, str]:
+        """Name and text of the module."""
+        width = Shape.cast(self.shape).width
+        style = f"_{self.style}" if self.style else ""
+        name = f"heddle_ram_{width}x{self.depth}" + (f"_{self.parts}" if self.parts > 1 else "") + style
+        piece = width // self.parts
+        writes = "\n".join(
+            f"        if (write_en[{k}]) content[write_addr][{(k + 1) * piece - 1}:{k * piece}]"
+            f" <= write_data[{(k + 1) * piece - 1}:{k * piece}];" for k in range(self.parts))
+        return name, _VERILOG.format(
+            name=name, parts=self.parts, en_high=self.parts - 1, high=width - 1,
+            addr_high=(self.depth - 1).bit_length() - 1, last=self.depth - 1, writes=writes,
+            attribute=f'(* ram_style = "{self.style}" *) ' if self.style else "")
+
+    def elaborate(self, platform):
+        m = Module()
+        modules = getattr(platform, "modules", None)
+        if modules is not None:
+            name, text = self.verilog()
+            modules[name] = text
+            plain = lambda value: getattr(value, "as_value", lambda: value)()   # noqa: E731
+            m.submodules.ram = Instance(
+                name, i_clk=ClockSignal(), i_write_en=self.write_en, i_write_addr=self.write_addr,
+                i_write_data=plain(self.write_data), i_read_en=self.read_en,
+                i_read_addr=self.read_addr, o_read_data=plain(self.read_data))
+            return m
+        width = Shape.cast(self.shape).width
+        m.submodules.content = content = memory.Memory(shape=width, depth=self.depth, init=[])
+        write = content.write_port(granularity=width // self.parts)
+        read = content.read_port()
+        m.d.comb += [
+            write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write_en),
+            read.addr.eq(self.read_addr), read.en.eq(self.read_en), self.read_data.eq(read.data)]
+        return m
