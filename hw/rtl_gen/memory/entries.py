@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoded value beats, read two at a time."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..common import Ram, layouts
+from ..spec.config import CardConfig
+
+
+class EntryFifo(wiring.Component):
+    """Queue of entries, of which the first two are visible and up to two leave in a cycle.
+
+    Even and odd entries lie in memories of their own.  Weights and indices are written apart, each
+    in order: the weights need not wait for their indices to be decoded.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    reserve : ``In(1)``
+        An entry will be written; only while ``room``.
+    room : ``Out(1)``
+    weights_en, weights : ``In(1)``, ``In(8 * beat_bytes)``
+    index_en, index : ``In(1)``, ``In(4 * beat_bytes)``
+        Completes the entry, no earlier than its weights come.
+    entries : ``Out(layouts.entry(config), as bits).array(2)``
+        The next two.
+    level : ``Out(2)``
+        How many of them there are.
+    take : ``In(2)``
+        How many leave now, at most ``level``.
+    """
+
+    #: Cycles from ``index_en`` until the entry is visible in an empty queue.
+    LATENCY = 2
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        width = config.beat_bytes
+        super().__init__({
+            "reserve": In(1), "room": Out(1),
+            "weights_en": In(1), "weights": In(8 * width),
+            "index_en": In(1), "index": In(4 * width),
+            "entries": Out(layouts.entry(config).size).array(2), "level": Out(2), "take": In(2)})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth, width = self.config.fifo_beats, self.config.beat_bytes
+
+        free, count = Signal(range(depth + 1), init=depth), Signal(range(depth + 1))
+        written = Signal()
+        m.d.sync += [
+            free.eq(free + self.take - self.reserve),
+            # An entry written in one cycle is read in the next and there in the one after.
+            written.eq(self.index_en), count.eq(count + written - self.take)]
+        m.d.comb += [self.room.eq(free != 0), self.level.eq(Mux(count[1:] != 0, 2, count[0]))]
+
+        # Next place to be read in each memory, and which of them holds the older entry.
+        swap = Signal()
+        place = [Signal(range(depth // 2), name=f"place_{bank}") for bank in range(2)]
+        after = [Signal.like(place[bank], name=f"after_{bank}") for bank in range(2)]
+        one = self.take == 1
+        for bank in range(2):
+            mine = self.take[1] | (one & (swap == bank))
+            m.d.comb += after[bank].eq(place[bank] + mine)
+            m.d.sync += place[bank].eq(after[bank])
+        m.d.sync += swap.eq(swap ^ one)
+
+        outputs = [[], []]
+        for name, bits in (("weights", 8 * width), ("index", 4 * width)):
+            enable, value = getattr(self, f"{name}_en"), getattr(self, name)
+            tail = Signal(range(depth), name=f"{name}_tail")
+            with m.If(enable):
+                m.d.sync += tail.eq(tail + 1)
+            for bank in range(2):
+                m.submodules[f"{name}_{bank}"] = ram = Ram(bits, depth=depth // 2)
+                m.d.comb += [
+                    ram.write_en.eq(enable & (tail[0] == bank)), ram.write_addr.eq(tail[1:]),
+                    ram.write_data.eq(value), ram.read_en.eq(1), ram.read_addr.eq(after[bank])]
+                outputs[bank].append(ram.read_data)
+        even, odd = (Cat(*parts) for parts in outputs)
+        m.d.comb += [self.entries[0].eq(Mux(swap, odd, even)),
+                     self.entries[1].eq(Mux(swap, even, odd))]
+        return m
