@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matmul engine: planes, sequencer and lanes in step."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..common import Queue, layouts
+from ..emit import Leaf
+from ..spec.config import ACC_BITS, CardConfig
+from . import bank, products, sequencer
+from .bank import ROWS, Bank
+from .delay import delay
+from .fresh import Fresh
+from .lane import SHIFT_BITS, Lane, combine
+from .planes import Planes
+from .rows import RowReader
+from .select import GROUP as SLOTS
+from .select import half_bits
+from .sequencer import Sequencer
+
+#: Lanes that share one copy of what a step tells all lanes.
+GROUP = 8
+#: Instructions that may wait for the epilogue.
+EPILOGUE_JOBS = 4
+
+
+def row(config: CardConfig) -> data.StructLayout:
+    """One finished row of each lane, for one token."""
+    return data.StructLayout({
+        "acc": data.ArrayLayout(signed(ACC_BITS), config.channels), "token": 2, "last_token": 1,
+        "last_row": 1})
+
+
+def latency(config: CardConfig) -> int:
+    """Cycles from the entries that end a row until ``rows`` offers it, if nothing is before it."""
+    return Lane.CONTROL(config) + Bank.LATENCY + 2
+
+
+class Engine(wiring.Component):
+    """Streams weights, K or V against quantised activations.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    job : ``In(stream(layouts.JOB))``
+        MATMULs, whose planes are ready.
+    entries : ``In(bits of layouts.entry(config)).array(C, 2)``
+        The next two entries of each channel.
+    level : ``In(2).array(C)``
+        How many of them there are.
+    take : ``Out(2).array(C)``
+        How many are used in this cycle; the same for all channels.
+    write : ``Out(stream(layouts.channel_write(config))).array(C)``
+        Entries with fresh K or V, back to where they were read.
+    planes : ``In(stream(layouts.plane_write(config))).array(2)``
+        Activations from softmax and from the vector unit.
+    fresh : ``In(stream(layouts.fresh_write(config)))``
+    epilogue_job : ``Out(stream(layouts.JOB))``
+        Every instruction with ``last``, in order.
+    rows : ``Out(stream(row(config)))``
+        Their rows in order, token by token.
+    done : ``Out(layouts.DONE)``
+        For instructions without ``last``.
+    entries_used : ``Out(2)``
+        Entries used, of each channel.
+    wait_weights, wait_rows : ``Out(1)``
+        A step waited for entries; for the epilogue (or for a write to be taken).
+    """
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        channels = config.channels
+        super().__init__({
+            "job": In(stream.Signature(layouts.JOB)),
+            "entries": In(layouts.entry(config).size).array(channels, 2),
+            "level": In(2).array(channels), "take": Out(2).array(channels),
+            "write": Out(stream.Signature(layouts.channel_write(config))).array(channels),
+            "planes": In(stream.Signature(layouts.plane_write(config))).array(2),
+            "fresh": In(stream.Signature(layouts.fresh_write(config))),
+            "epilogue_job": Out(stream.Signature(layouts.JOB)),
+            "rows": Out(stream.Signature(row(config))),
+            "done": Out(layouts.DONE),
+            "entries_used": Out(2), "wait_weights": Out(1), "wait_rows": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        layout = sequencer.step(config)
+
+        # Steps, then what was fetched for one, then what was aligned and merged for one.
+        m.submodules.sequencer = steps = Sequencer(config)
+        m.submodules.planes = planes = Planes(config)
+        m.submodules.fresh = fresh = Fresh(config)
+        m.submodules.epilogue_jobs = jobs = Queue(layouts.JOB, depth=EPILOGUE_JOBS)
+        connect(m, flipped(self.job), steps.job)
+        connect(m, steps.epilogue_job, jobs.i)
+        connect(m, jobs.o, flipped(self.epilogue_job))
+        connect(m, flipped(self.fresh), fresh.write)
+        for outer, inner in zip(self.planes, planes.write, strict=True):
+            connect(m, flipped(outer), inner)
+
+        fire = Signal()
+        fetched, fetched_valid = Signal(layout, reset_less=True), Signal()
+        aligned, aligned_valid = Signal(layout, reset_less=True), Signal()
+        shift = Signal(data.ArrayLayout(SHIFT_BITS, config.tokens), reset_less=True)
+        align = ~aligned_valid | fire
+        fetch = ~fetched_valid | align
+        step = steps.step
+        m.d.comb += [
+            step.ready.eq(fetch), planes.read_en.eq(fetch), planes.align_en.eq(align),
+            planes.block[0].eq(step.p.block[0]), planes.block[1].eq(step.p.block[1]),
+            planes.ratio.eq(fetched.ratio),
+            fresh.read_en.eq(fetch), fresh.head.eq(step.p.head), fresh.beat.eq(step.p.beat),
+            fresh.row.eq(step.p.head_row),
+            fresh.merge_en.eq(align), fresh.kind.eq(fetched.merge), fresh.delta.eq(fetched.delta),
+            fresh.columns.eq(fetched.columns), fresh.high.eq(fetched.high[0])]
+        with m.If(fetch):
+            m.d.sync += [fetched.eq(step.p), fetched_valid.eq(step.valid)]
+        with m.If(align):
+            m.d.sync += [aligned.eq(fetched), aligned_valid.eq(fetched_valid)]
+            for column in range(config.tokens):
+                high = fetched.high[column >= config.tokens // 2]
+                m.d.sync += shift[column].eq(
+                    planes.exponents[column] - fetched.exponent + Mux(high, 8, 0))
+
+        # A step waits for its entries, a place for the row that it ends, and earlier writes.
+        places = Signal(range(ROWS + 1), init=ROWS)
+        writing, blocked = Signal(config.channels), Signal()
+        m.d.comb += blocked.eq(Cat(port.valid & ~port.ready for port in self.write).any())
+        free = Signal()
+        m.d.comb += free.eq((~aligned.out | (places != 0)) & ~blocked)
+        enough = Mux(aligned.pair, Cat(level[1] for level in self.level).all(),
+                     Cat(level.any() for level in self.level).all())
+        m.d.comb += fire.eq(aligned_valid & enough & free)
+        used = Signal(2)
+        m.d.comb += used.eq(Mux(fire, Mux(aligned.pair, 2, 1), 0))
+        m.d.comb += [take.eq(used) for take in self.take]
+        m.d.sync += [
+            self.entries_used.eq(used),
+            self.wait_weights.eq(aligned_valid & free & ~enough),
+            self.wait_rows.eq(aligned_valid & ~free)]
+
+        # Writes of merged entries, and reports of instructions that leave their sums in the bank.
+        address = Signal(32, reset_less=True)
+        ended, signal = Signal(), Signal.like(aligned.signal, reset_less=True)
+        m.d.sync += [self.done.valid.eq(ended & ~blocked), self.done.signal.eq(signal)]
+        with m.If(~blocked):
+            m.d.sync += ended.eq(0)
+        with m.If(fire):
+            m.d.sync += [
+                address.eq(aligned.address), signal.eq(aligned.signal),
+                ended.eq(aligned.last_step & aligned.done)]
+        for lane, port in enumerate(self.write):
+            m.d.comb += [port.valid.eq(writing[lane]), port.p.address.eq(address)]
+            with m.If(port.ready):
+                m.d.sync += writing[lane].eq(0)
+            with m.If(fire):
+                m.d.sync += writing[lane].eq(fresh.lanes[lane] | fresh.bytes.any())
+
+        # What the lanes need later, on its way.
+        slot = Signal(range(ROWS))
+        with m.If(fire & aligned.out):
+            m.d.sync += slot.eq(slot + 1)
+        how, what = Signal(combine(config)), Signal(bank.control(config))
+        m.d.comb += [
+            how.shift.eq(shift), how.digits.eq(aligned.digits), how.two_beat.eq(aligned.two_beat),
+            how.pair.eq(aligned.pair),
+            what.base.eq(aligned.base), what.keep.eq(aligned.keep), what.out.eq(aligned.out),
+            what.row.eq(aligned.row), what.slot.eq(slot)]
+        how_late = delay(m, how, Lane.COMBINE(config) - 1)
+        what_late = delay(m, what, Lane.CONTROL(config) - 1)
+        pending = Signal(Lane.CONTROL(config) - 1)      # unlike what it is about, this is reset
+        m.d.sync += pending.eq(Cat(fire, pending))
+
+        # Finished rows, shown token by token.  All writes of an instruction go before its last row.
+        m.submodules.rows = reader = RowReader(config)
+        ending = Signal(Bank.LATENCY + 1)
+        m.d.sync += ending.eq(Cat(pending[-1] & what_late.out, ending))
+        m.d.comb += [
+            reader.begun.eq(fire & aligned.out), reader.info.columns.eq(aligned.columns),
+            reader.info.last_row.eq(aligned.last_row),
+            reader.finished.eq(ending[-1]), reader.hold.eq(writing.any()),
+            self.rows.valid.eq(reader.valid), reader.ready.eq(self.rows.ready),
+            self.rows.p.token.eq(reader.token), self.rows.p.last_token.eq(reader.last_token),
+            self.rows.p.last_row.eq(reader.last_row)]
+        m.d.sync += places.eq(places + reader.freed - (fire & aligned.out))
+
+        all_candidates = planes.candidates
+        if products.staggered(platform):
+            size = half_bits(config) // (config.beat_bytes // SLOTS)
+            all_candidates = [
+                Cat(delay(m, half.word_select(k, size), products.link(config, k * SLOTS))
+                    for k in range(len(half) // size)) for half in planes.candidates]
+        for first in range(0, config.channels, GROUP):
+            name = f"group_{first // GROUP}"
+            candidates = [
+                Signal(half_bits(config), name=f"{name}_candidates_{half}", reset_less=True)
+                for half in range(2)]
+            group_how = Signal(combine(config), name=f"{name}_how", reset_less=True)
+            group_what = Signal(what.shape(), name=f"{name}_what")
+            group_valid = Signal(name=f"{name}_valid")
+            m.d.sync += [
+                copy.eq(value) for copy, value in zip(candidates, all_candidates, strict=True)]
+            m.d.sync += [
+                group_valid.eq(fire), group_how.eq(how_late), group_what.eq(what_late),
+                group_what.valid.eq(pending[-1])]
+            for channel in range(first, min(first + GROUP, config.channels)):
+                m.submodules[f"lane_{channel}"] = lane = Leaf(Lane(config))
+                m.d.comb += [
+                    lane.entries[0].eq(self.entries[channel][0]),
+                    lane.entries[1].eq(self.entries[channel][1]),
+                    lane.valid.eq(group_valid), lane.pair.eq(aligned.pair),
+                    lane.hold.eq(writing[channel] & ~self.write[channel].ready),
+                    lane.merge_all.eq(fresh.lanes[channel]), lane.merge_bytes.eq(fresh.bytes),
+                    lane.fresh_k.eq(fresh.k[channel % config.tokens]),
+                    lane.fresh_v.eq(fresh.v[channel]),
+                    self.write[channel].p.data.eq(lane.merged),
+                    lane.candidates[0].eq(candidates[0]), lane.candidates[1].eq(candidates[1]),
+                    lane.combine.eq(group_how), lane.control.eq(group_what),
+                    lane.read_en.eq(reader.read_en), lane.read_slot.eq(reader.read_slot),
+                    lane.token.eq(reader.token),
+                    self.rows.p.acc[channel].eq(lane.result)]
+        return m
