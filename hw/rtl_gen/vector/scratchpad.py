@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scratchpad: words of V FP32 values, read by five units at once."""
+
+from amaranth import Const, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..common import Ram, layouts
+from ..spec.config import CardConfig
+
+#: Who reads at which port.
+EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER = range(5)
+#: Who writes at which port, the most urgent first.
+FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR = range(3)
+
+
+def read_port(config: CardConfig) -> wiring.Signature:
+    """A read port, seen from the reader; data appear a cycle later and stay until the next read."""
+    return wiring.Signature({
+        "en": Out(1), "addr": Out(16), "data": In(layouts.word(config))})
+
+
+def write_layout(config: CardConfig) -> data.StructLayout:
+    """One word to be written."""
+    return data.StructLayout({"addr": 16, "data": layouts.word(config)})
+
+
+class Scratchpad(wiring.Component):
+    """Words of V FP32 values: five reads and one write a cycle.
+
+    Every read port has a copy of the content; a write goes to all of them.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    read : array of 5 ports {``en`` In(1), ``addr`` In(16), ``data`` Out(word)}
+        0 epilogue, 1 and 2 operands of the vector unit, 3 STORE, 4 sampler.  Data appear a
+        cycle after ``en`` and stay until the next read of the port.
+    write : array of 3 ``In(stream.Signature({addr, data}))``
+        0 epilogue, 1 LOAD, 2 vector unit; the first that is valid is taken.  A read sees it from
+        the next cycle on.
+    """
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        super().__init__({
+            "read": In(read_port(config)).array(5),
+            "write": In(stream.Signature(write_layout(config))).array(3)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+
+        word = Signal(write_layout(config))
+        written = Signal()
+        for port in reversed(list(self.write)):     # of several, the last assignment counts
+            with m.If(port.valid):
+                m.d.comb += word.eq(port.payload)
+        taken = Const(0, 1)
+        for port in self.write:
+            m.d.comb += port.ready.eq(~taken)
+            taken = taken | port.valid
+        m.d.comb += written.eq(taken)
+
+        for k, port in enumerate(self.read):
+            m.submodules[f"copy_{k}"] = copy = Ram(layouts.word(config), depth=config.scratch_words)
+            m.d.comb += [
+                copy.write_en.eq(written),
+                copy.write_addr.eq(word.addr), copy.write_data.eq(word.data),
+                copy.read_en.eq(port.en), copy.read_addr.eq(port.addr),
+                port.data.eq(copy.read_data)]
+        return m
