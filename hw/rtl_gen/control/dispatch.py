@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the program: control instructions itself, the others by handing them to their queues."""
+
+import contextlib
+import enum
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..common import Ram, layouts
+from ..spec import isa
+from ..spec.config import CardConfig
+from ..spec.isa import Register
+from ..spec.registers import NO_STOP, Error
+from .counters import Order
+from .flight import ISSUE
+from .operands import Operands
+
+#: The queues, in the order of ``Dispatch.jobs``.
+QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
+
+
+class Reporter(enum.IntEnum):
+    """Who reports that an instruction is done; each does so in order."""
+
+    MEMORY = 0
+    BANK = 1        #: the engine, of products that stay in the bank
+    EPILOGUE = 2    #: of products that go to the scratchpad
+    SOFTMAX = 3     #: of products that go through the softmax
+    VECTOR = 4
+
+
+class Owner(enum.IntEnum):
+    """Who takes the next run of constants from the channels."""
+
+    EPILOGUE = 0
+    MEMORY = 1
+
+
+class Dispatch(wiring.Component):
+    """Fetches, judges, and lets go, one instruction after another.
+
+    An illegal instruction is reported when all before it have finished (``drained``), and so is one
+    that waits for what no earlier instruction signals.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    start, entry : ``In``
+        Pulse: run from instruction ``entry``.
+    stop : ``In(1)``
+        Abandon the program.
+    halted : ``Out(1)``
+        Pulse: HALT, and all before it is finished.
+    fault : ``Out({valid: 1, code: 8})``
+        Pulse: the instruction at ``pc`` cannot be done.
+    pc : ``Out(32)``
+    instructions, given, results, result_beats, stops : ``In``
+        From the command record; fixed while the program runs.
+    sampled : ``In(32)``
+        The sampler's last token.
+    program, token, preset : ``In({en, addr, data})``
+        Writes to program memory, to the given tokens, and to the registers; only while nothing
+        runs.
+    look : ``In(1)``, look_pc : ``In(32)``, word : ``Out(256)``
+        Two cycles after ``look``, while nothing runs: the word at ``look_pc``; zero beyond the
+        program.
+    registers : ``Out(ArrayLayout(32, 16))``
+    jobs : array of 3 ``Out(stream.Signature(layouts.JOB))``
+        Instructions for the queues, in the order of ``QUEUES``.
+    stream : ``Out(stream.Signature(layouts.stream_job))``
+        What all channels are to read.
+    owner : ``Out(stream.Signature(1))``
+        For each instruction with constants, whose they are (:class:`Owner`).
+    record : ``Out(stream.Signature(32))``
+        For each SAMPLE that ends a row of logits, the beat address of its result record.
+    issue : ``Out(ISSUE)``, issued : ``Out(len(Reporter))``, room : ``In(len(Reporter))``
+        The instruction that is being let go, and who will report it.
+    drained : ``In(1)``
+        Everything let go has finished, and no write is without its answer.
+    written : ``In(1)``
+        No instruction that writes HBM is unfinished, and no write is without its answer.
+    request, wait, grant : to ``Counters``, for control instructions
+    done : ``Out(layouts.DONE)``
+        A control instruction has been carried out.
+    """
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        write = lambda depth, shape: data.StructLayout({    # noqa: E731
+            "en": 1, "addr": range(depth), "data": shape})
+        super().__init__({
+            "start": In(1), "entry": In(32), "stop": In(1),
+            "halted": Out(1), "fault": Out(data.StructLayout({"valid": 1, "code": 8})),
+            "pc": Out(32),
+            "instructions": In(17), "given": In(32), "results": In(32), "result_beats": In(32),
+            "stops": In(data.ArrayLayout(unsigned(32), 4)), "sampled": In(32),
+            "program": In(write(config.program_words, isa.WORD_BITS)),
+            "token": In(write(config.context, 32)), "preset": In(write(16, 32)),
+            "look": In(1), "look_pc": In(32), "word": Out(isa.WORD_BITS),
+            "registers": Out(data.ArrayLayout(unsigned(32), 16)),
+            "jobs": Out(stream.Signature(layouts.JOB)).array(len(QUEUES)),
+            "stream": Out(stream.Signature(layouts.stream_job(config))),
+            "owner": Out(stream.Signature(1)), "record": Out(stream.Signature(32)),
+            "issue": Out(ISSUE), "issued": Out(len(Reporter)), "room": In(len(Reporter)),
+            "drained": In(1), "written": In(1),
+            "request": Out(1), "wait": Out(isa.COUNTERS), "grant": In(1),
+            "done": Out(layouts.DONE)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.program = program = Ram(
+            isa.WORD_BITS, depth=config.program_words)
+        m.submodules.tokens = tokens = Ram(32, depth=config.context)
+        m.submodules.operands = operands = Operands(config)
+        m.submodules.order = order = Order()
+        m.d.comb += [
+            program.write_en.eq(self.program.en), program.write_addr.eq(self.program.addr),
+            program.write_data.eq(self.program.data),
+            tokens.write_en.eq(self.token.en), tokens.write_addr.eq(self.token.addr),
+            tokens.write_data.eq(self.token.data)]
+
+        word, pc, sequence = Signal(isa.WORD_BITS), self.pc, Signal(16)
+        header = layouts.view("NOP", word)
+        kind = operands.is_kind
+        registers = [Signal(32, name=f"r{k}") for k in range(16)]
+        m.d.comb += [
+            self.registers.as_value().eq(Cat(*registers)),
+            operands.word.eq(word), operands.pc.eq(pc), operands.registers.eq(self.registers),
+            operands.instructions.eq(self.instructions), operands.results.eq(self.results),
+            operands.result_beats.eq(self.result_beats),
+            order.clear.eq(self.start), order.wait.eq(header.wait), order.signal.eq(header.signal),
+            self.wait.eq(header.wait)]
+
+        # The token that follows the current one.
+        following = Signal(32)
+        is_given = Signal()
+        m.d.comb += [following.eq(registers[Register.STEP] + 1), tokens.read_en.eq(1),
+                     tokens.read_addr.eq(following)]
+        m.d.sync += is_given.eq(following < self.given)
+
+        def write_register(index, value):
+            with m.Switch(index):
+                for k in range(1, 16):
+                    with m.Case(k):
+                        m.d.sync += registers[k].eq(value)
+
+        with m.If(self.preset.en):
+            write_register(self.preset.addr, self.preset.data)
+
+        # What an instruction needs before it can be let go, and what it takes along.
+        queue = {name: isa.FORMATS[name][1] for name in isa.FORMATS}
+        of = lambda wanted: [name for name in queue if queue[name] == wanted]   # noqa: E731
+        matmul, load, sample = (layouts.view(name, word) for name in ("MATMUL", "LOAD", "SAMPLE"))
+        job = Signal(layouts.JOB)
+        m.d.comb += [
+            job.word.eq(word), job.rows.eq(operands.rows), job.beats.eq(operands.beats),
+            job.address.eq(operands.address), job.pos.eq(registers[Register.POS]),
+            job.len.eq(registers[Register.LEN]), job.step.eq(registers[Register.STEP]),
+            job.target.eq(tokens.read_data), job.target_valid.eq(is_given),
+            job.sequence.eq(sequence)]
+        streams, owns = Signal(), Signal()
+        fence, writes, records = Signal(), Signal(), Signal()
+        reporter = Signal(len(Reporter))
+        m.d.comb += [
+            owns.eq(operands.stream.aux != 0),
+            streams.eq(kind("MATMUL") | (kind("LOAD") & owns)),
+            fence.eq(Mux(kind("MATMUL"), matmul.fence, kind("LOAD") & load.fence)),
+            writes.eq(kind("STORE") | (kind("MATMUL") & matmul.merge.any()) | records),
+            records.eq(kind("SAMPLE") & sample.last),
+            reporter[Reporter.MEMORY].eq(kind(*of(isa.Queue.MEMORY))),
+            reporter[Reporter.VECTOR].eq(kind(*of(isa.Queue.VECTOR))),
+            reporter[Reporter.BANK].eq(kind("MATMUL") & ~matmul.last),
+            reporter[Reporter.EPILOGUE].eq(kind("MATMUL") & matmul.last & (matmul.dest == 0)),
+            reporter[Reporter.SOFTMAX].eq(kind("MATMUL") & matmul.last & (matmul.dest != 0)),
+            self.issue.pc.eq(pc), self.issue.sequence.eq(sequence), self.issue.writes.eq(writes)]
+
+        # Every receiver must have room, then all receive in one cycle.
+        ready = Signal()
+        go = Signal()
+        into = [kind(*of(wanted)) for wanted in QUEUES]
+        takers = [*zip(self.jobs, into, strict=True),
+                  (self.stream, streams), (self.owner, owns & streams), (self.record, records)]
+        m.d.comb += [
+            self.stream.payload.eq(operands.stream), self.record.payload.eq(operands.record),
+            self.owner.payload.eq(Mux(kind("LOAD"), Owner.MEMORY, Owner.EPILOGUE)),
+            ready.eq(Cat(~wanted | port.ready for port, wanted in takers).all()
+                     & ((reporter & ~self.room) == 0)
+                     & (~fence | self.written)),
+            self.issued.eq(Mux(go, reporter, 0))]
+        m.d.comb += [port.payload.eq(job) for port in self.jobs]
+        m.d.comb += [port.valid.eq(go & wanted) for port, wanted in takers]
+
+        code, outside = Signal(8), Signal()
+        m.d.comb += [program.read_addr.eq(pc),
+                     self.word.eq(Mux(outside, 0, program.read_data))]
+
+        @contextlib.contextmanager
+        def state(name):
+            with m.State(name):
+                yield
+                with m.If(self.stop):
+                    m.next = "IDLE"
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [pc.eq(self.entry), sequence.eq(0)]
+                    m.next = "FETCH"
+                with m.If(self.look):
+                    m.d.comb += [program.read_addr.eq(self.look_pc), program.read_en.eq(1)]
+                    m.d.sync += outside.eq(self.look_pc >= self.instructions)
+            with state("FETCH"):
+                m.d.comb += program.read_en.eq(1)
+                m.next = "TAKE"
+            with state("TAKE"):
+                m.d.sync += word.eq(program.read_data)
+                m.next = "START"
+            with state("START"):
+                # The next word is read meanwhile.
+                m.d.comb += [operands.start.eq(1), program.read_en.eq(1),
+                             program.read_addr.eq(pc + 1)]
+                m.next = "JUDGE"
+            with state("JUDGE"):
+                with m.If(operands.valid):
+                    m.d.sync += code.eq(operands.error)
+                    with m.If(operands.error != Error.NONE):
+                        m.next = "DRAIN"
+                    with m.Elif(order.starved):
+                        m.d.sync += code.eq(Error.WATCHDOG)
+                        m.next = "DRAIN"
+                    with m.Elif(kind(*of(isa.Queue.CONTROL))):
+                        m.next = "WAIT"
+                    with m.Else():
+                        m.next = "ISSUE"
+            with state("ISSUE"):
+                with m.If(ready):
+                    m.d.comb += [go.eq(1), order.apply.eq(1)]
+                    m.d.sync += [sequence.eq(sequence + 1), pc.eq(pc + 1),
+                                 word.eq(program.read_data)]
+                    m.next = "START"
+                    with m.If(order.full):
+                        m.d.sync += [code.eq(Error.COUNTER_OVERFLOW), pc.eq(pc)]
+                        m.next = "DRAIN"
+            with state("WAIT"):
+                m.d.comb += self.request.eq(1)
+                with m.If(self.grant):
+                    m.next = "CARRY OUT"
+                    with m.If(kind("HALT")):
+                        m.next = "DRAIN"
+            with state("CARRY OUT"):
+                m.d.comb += [order.apply.eq(1), self.done.valid.eq(1)]
+                m.d.sync += [sequence.eq(sequence + 1), pc.eq(pc + 1)]
+                self._carry_out(m, word, operands, registers, write_register, tokens.read_data,
+                                following, is_given)
+                m.next = "FETCH"
+                with m.If(order.full):
+                    m.d.sync += [code.eq(Error.COUNTER_OVERFLOW), pc.eq(pc)]
+                    m.next = "DRAIN"
+            with state("DRAIN"):
+                with m.If(self.drained):
+                    final = Mux((code == Error.NONE) & order.full, Error.COUNTER_OVERFLOW, code)
+                    m.d.comb += [
+                        self.halted.eq(final == Error.NONE), self.done.valid.eq(code == Error.NONE),
+                        self.fault.valid.eq(final != Error.NONE), self.fault.code.eq(final)]
+                    m.next = "IDLE"
+        m.d.comb += self.done.signal.eq(header.signal)
+        return m
+
+    def _carry_out(self, m, word, operands, registers, write_register, given, following, is_given):
+        """What the control instructions do, besides going to the next one."""
+        addi, shri, loop, goes = (
+            layouts.view(name, word) for name in ("ADDI", "SHRI", "LOOP", "NEXT"))
+        less, left = Signal(32), Signal(32)
+        m.d.comb += [less.eq(operands.value - 1), left.eq(registers[Register.LEFT] - 1)]
+        with m.If(operands.is_kind("ADDI")):
+            write_register(addi.rd, operands.value + addi.imm)
+        with m.If(operands.is_kind("SHRI")):
+            write_register(shri.rd, operands.value >> shri.imm)
+        with m.If(operands.is_kind("LOOP")):
+            write_register(loop.rd, less)
+            # Register ZERO is always zero.
+            with m.If((less != 0) & (loop.rd != 0)):
+                m.d.sync += self.pc.eq(loop.target)
+        with m.If(operands.is_kind("NEXT")):
+            for register in (Register.POS, Register.LEN):
+                m.d.sync += registers[register].eq(registers[register] + 1)
+            stops = Signal()
+            m.d.comb += stops.eq(~is_given & Cat(
+                (stop == self.sampled) & (stop != NO_STOP) for stop in self.stops).any())
+            m.d.sync += [
+                registers[Register.STEP].eq(following), registers[Register.LEFT].eq(left),
+                registers[Register.TOKEN].eq(Mux(is_given, given, self.sampled))]
+            with m.If((left != 0) & ~stops):
+                m.d.sync += self.pc.eq(goes.target)

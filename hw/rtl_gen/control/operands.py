@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resolves the operands of one instruction and judges it by the rules."""
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..common import layouts
+from ..spec import isa
+from ..spec.config import CardConfig
+from ..spec.formats import PATTERNS, UNITS_PER_BEAT
+from ..spec.isa import Register
+from ..spec.registers import RESULT, Error
+from . import checks
+
+_CONTROL = tuple(name for name in isa.FORMATS if isa.FORMATS[name][1] == isa.Queue.CONTROL)
+#: Instructions whose operands take registers or products; the others are judged at once.
+_LONG = ("LOAD", "STORE", "MATMUL", "CACHE", "SAMPLE")
+
+
+def _shared(word, field: str, *names: str):
+    """A field that lies at one place in several instructions, which share its wires."""
+    places = {name: layouts.fields(name)[field] for name in names}
+    if len({(place.offset, place.width) for place in places.values()}) != 1:
+        raise AssertionError(f"{field} must lie at one place in {', '.join(names)}, not {places}")
+    return layouts.view(names[0], word)[field]
+
+
+class Operands(wiring.Component):
+    """One instruction word in; a verdict and the resolved operands out, some cycles later.
+
+    A small sequence around one multiplier: registers are read one after another, and products
+    follow each other through it.
+
+    Parameters
+    ----------
+    config : CardConfig
+
+    Members
+    -------
+    start : ``In(1)``
+        Pulse; ``word`` and ``pc`` are new and stay until the next.
+    word : ``In(256)``, pc : ``In(32)``, instructions : ``In(17)``
+        What the program memory holds at ``pc``, and how many instructions there are.
+    registers : ``In(ArrayLayout(32, 16))``
+    results, result_beats : ``In(32)``
+        First beat of the result records, and beats of each.
+    valid : ``Out(1)``
+        The verdict holds, from at most ``LATENCY`` cycles after ``start`` until the next.
+    error : ``Out(8)``
+        A code of ``registers.Error``; NONE for a legal instruction.
+    kind : ``Out(len(isa.FORMATS))``
+        Which instruction it is, one bit each in the order of ``isa.FORMATS``.
+    value : ``Out(32)``
+        Register ``rs`` of ADDI and SHRI, ``rd`` of LOOP.
+    rows, beats, address : ``Out``
+        With registers applied.
+    stream : ``Out(layouts.stream_job)``
+        What the channels are to read.
+    record : ``Out(32)``
+        Beat address of the result record that a SAMPLE writes.
+    """
+
+    LATENCY = 12
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        super().__init__({
+            "start": In(1), "word": In(isa.WORD_BITS), "pc": In(32), "instructions": In(17),
+            "registers": In(data.ArrayLayout(unsigned(32), 16)),
+            "results": In(32), "result_beats": In(32),
+            "valid": Out(1), "error": Out(8), "kind": Out(len(isa.FORMATS)), "value": Out(32),
+            "rows": Out(12), "beats": Out(10), "address": Out(32),
+            "stream": Out(layouts.stream_job(config)), "record": Out(32)})
+
+    def is_kind(self, *names: str):
+        """One bit: the instruction is one of ``names``; valid from the cycle after ``start``."""
+        order = list(isa.FORMATS)
+        return Cat(self.kind[order.index(name)] for name in names).any()
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        views = {name: layouts.view(name, self.word) for name in isa.FORMATS}
+        load, store, matmul = views["LOAD"], views["STORE"], views["MATMUL"]
+        cache, sample = views["CACHE"], views["SAMPLE"]
+        is_load, is_store, is_matmul, is_cache, is_sample = (self.is_kind(name) for name in _LONG)
+        channels, beat = config.channels.bit_length() - 1, config.beat_bytes.bit_length() - 1
+        pos, step = self.registers[Register.POS], self.registers[Register.STEP]
+
+        # Which instruction; bits outside its fields.
+        foreign, beyond = Signal(), Signal()
+        with m.If(self.start):
+            m.d.sync += [foreign.eq(1), self.kind.eq(0), beyond.eq(self.pc >= self.instructions)]
+            with m.Switch(self.word[:8]):
+                for k, name in enumerate(isa.FORMATS):
+                    with m.Case(isa.FORMATS[name][0]):
+                        m.d.sync += [foreign.eq(self.word[layouts.fields(name).size:].any()),
+                                     self.kind.eq(1 << k)]
+
+        # The register named in one cycle is read in the next.
+        place, register = Signal(4), Signal(32)
+        m.d.sync += register.eq(self.registers[place])
+        rows_reg = Mux(is_matmul, matmul.rows_reg, load.rows_reg)
+        address_reg = _shared(self.word, "address_reg", "LOAD", "STORE", "MATMUL")
+        address_field = _shared(self.word, "address", "LOAD", "STORE", "MATMUL")
+        index_reg = _shared(self.word, "index_reg", "LOAD", "STORE")
+        stride = _shared(self.word, "stride", "LOAD", "STORE")
+        source = Mux(self.word[:8] == isa.FORMATS["LOOP"][0], views["LOOP"].rd,
+                     _shared(self.word, "rs", "ADDI", "SHRI"))
+
+        # What the pattern stands for: log2 of its ratio, and metadata units.
+        unknown, ratio, units = Signal(), Signal(3), Signal(4)
+        with m.Switch(matmul.pattern):
+            for pattern in PATTERNS:
+                if pattern.m in (1, *config.group_sizes):
+                    with m.Case(pattern.code):
+                        m.d.comb += [ratio.eq(pattern.ratio.bit_length() - 1),
+                                     units.eq(pattern.units)]
+            with m.Default():
+                m.d.comb += unknown.eq(1)
+
+        rows, beats, index = Signal(32), Signal(32), Signal(32)
+        aux, aux_words, aux_beats = Signal(2), Signal(14), Signal(14)
+        dst_offset, columns_less = Signal(18), Signal(3)
+        per_row = Signal(16)        # beats of a row of LOAD or STORE
+        row = Signal(12)            # of the scales: of the position that STORE or CACHE names
+        words = Signal(16)
+        m.d.comb += [
+            columns_less.eq(matmul.columns - 1),
+            words.eq(Mux(is_load, load.words, store.words)),
+            per_row.eq((words + (config.beat_bytes // 4 - 1)) >> beat - 2),
+            row.eq((pos[:12] + Mux(is_cache, cache.token, 0)) >> channels),
+            aux_beats.eq((aux_words + (config.beat_bytes // 4 - 1)) >> beat - 2)]
+
+        x, y, product = Signal(24), Signal(16), Signal(40)
+        m.d.sync += product.eq(x * y)
+        first, second, meta = Signal(40), Signal(40), Signal(24)
+        start, span, end = Signal(32), Signal(26), Signal(33)
+        flags, large = Signal(len(checks.RULES)), Signal()
+        resolved = checks.Resolved(
+            rows=rows[:12], beats=beats[:10], pos=pos[:12], unknown_pattern=unknown, ratio=ratio,
+            aux=aux, aux_words=aux_words, dst_offset=dst_offset, words=first, scales=second)
+        m.d.comb += [
+            self.rows.eq(rows), self.beats.eq(beats), self.address.eq(start), self.record.eq(start),
+            self.stream.address.eq(start),
+            self.stream.aux.eq(Mux(is_load, second, aux_beats)),
+            self.stream.values.eq(Mux(is_matmul, first, 0)),
+            self.stream.pattern.eq(Mux(is_matmul, matmul.pattern, 0))]
+
+        phase = Signal(range(self.LATENCY + 1))
+        m.d.sync += phase.eq(Mux(phase == 0, 0, phase + 1))
+        with m.If(self.start):
+            m.d.sync += [self.valid.eq(0), phase.eq(1)]
+            m.d.comb += place.eq(source)
+        with m.Switch(phase):
+            with m.Case(1):
+                m.d.sync += [self.value.eq(register), rows.eq(0), beats.eq(0), span.eq(0),
+                             aux.eq(0)]
+                m.d.comb += place.eq(rows_reg)
+                with m.If(foreign | beyond):
+                    m.d.sync += [self.error.eq(Error.ILLEGAL_OPCODE), self.valid.eq(1), phase.eq(0)]
+                with m.Elif(self.is_kind(*_CONTROL)):
+                    target = Mux(self.is_kind("LOOP"), views["LOOP"].target, views["NEXT"].target)
+                    m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Mux(
+                        self.is_kind("LOOP", "NEXT") & (target >= self.instructions),
+                        Error.ILLEGAL_OPERAND, Error.NONE))]
+                with m.Elif(~self.is_kind(*_LONG)):
+                    m.d.sync += phase.eq(10)
+            with m.Case(2):
+                with m.If(is_matmul | is_load):
+                    m.d.sync += rows.eq(Mux(
+                        rows_reg == 0, Mux(is_matmul, matmul.rows, load.rows), register))
+                m.d.comb += place.eq(matmul.beats_reg)
+            with m.Case(3):
+                with m.If(is_matmul):
+                    m.d.sync += [
+                        beats.eq(Mux(matmul.beats_reg == 0, matmul.beats, register)),
+                        aux.eq((matmul.scale == 1) + matmul.norm.any() + matmul.bias)]
+                m.d.sync += dst_offset.eq(Mux(columns_less[0], matmul.dst_stride, 0)
+                                          + Mux(columns_less[1], matmul.dst_stride << 1, 0))
+                m.d.comb += place.eq(index_reg)
+            with m.Case(4):
+                m.d.sync += [
+                    index.eq(register), x.eq(rows[:12]), y.eq(words),
+                    aux_words.eq(Mux(aux[0], rows[:12], 0) + Mux(aux[1], rows[:12] << 1, 0))]
+                with m.If(is_matmul):
+                    m.d.sync += y.eq(beats[:10] << matmul.wide)
+                with m.If(is_store):
+                    m.d.sync += x.eq(row + 1)
+                with m.If(is_cache):
+                    m.d.sync += [x.eq(row), y.eq(cache.kv_heads)]
+                with m.If(is_sample):
+                    m.d.sync += [x.eq(step[:16]), y.eq(self.result_beats[:16])]
+                m.d.comb += place.eq(address_reg)
+            with m.Case(5):
+                m.d.sync += [start.eq((address_field + register)[:32]), y.eq(per_row)]
+                with m.If(is_matmul):
+                    m.d.sync += [x.eq(rows[:12] - 1), y.eq(matmul.kv_heads)]
+                with m.If(is_sample):
+                    m.d.sync += [x.eq(step[16:]), y.eq(self.result_beats[:16]),
+                                 start.eq(self.results)]
+            with m.Case(6):
+                # Of phase 4: values, words or scales.
+                m.d.sync += [first.eq(product), x.eq(index[:16]), y.eq(stride)]
+                with m.If(is_sample):
+                    m.d.sync += [x.eq(step[:16]), y.eq(self.result_beats[16:])]
+                with m.If(is_cache):
+                    m.d.sync += [second.eq(product), phase.eq(10)]
+            with m.Case(7):
+                # Of phase 5: scales, or beats of all rows.
+                m.d.sync += [second.eq(product), x.eq(index[16:])]
+                # As many metadata beats as 16ths of all units; each number of units has at most two
+                # bits.
+                total = (Mux(units[0], first, 0) + Mux(units[1], first << 1, 0)
+                         + Mux(units[2], first << 2, 0) + Mux(units[3], first << 3, 0))
+                m.d.sync += meta.eq(
+                    (total + (UNITS_PER_BEAT - 1)) >> UNITS_PER_BEAT.bit_length() - 1)
+            with m.Case(8):
+                with m.If(is_load | is_store):
+                    m.d.sync += start.eq((start + product)[:32])
+                with m.If(is_sample):
+                    upper = (second + product)[:16]
+                    m.d.sync += start.eq((start + first + (upper << 16))[:32])
+                m.d.sync += span.eq(Mux(is_load, second, per_row))
+                with m.If(is_matmul):
+                    m.d.sync += span.eq(aux_beats + first)
+                with m.If(is_sample):
+                    record_words = len(RESULT) + (sample.k << 1)
+                    m.d.sync += span.eq(
+                        (record_words + (config.beat_bytes // 4 - 1)) >> beat - 2)
+            with m.Case(9):
+                with m.If(is_load | is_store):
+                    m.d.sync += start.eq((start + (product << 16))[:32])
+                with m.If(is_matmul):
+                    m.d.sync += span.eq(span + meta)
+            with m.Case(10):
+                m.d.sync += [
+                    flags.eq(Cat(checks.broken(config, name, views[name], resolved)
+                                 for name in checks.RULES)),
+                    large.eq(rows[12:].any() | beats[10:].any() | (pos >= config.context)),
+                    end.eq(start + span)]
+            with m.Case(11):
+                broken = Cat(flags[k] & self.is_kind(name) for k, name in enumerate(checks.RULES))
+                placed = is_load | is_store | is_matmul | (is_sample & sample.last)
+                m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Error.NONE)]
+                with m.If(broken.any() | large):
+                    m.d.sync += self.error.eq(Error.ILLEGAL_OPERAND)
+                with m.Elif(placed & (end > config.channel_beats)):
+                    m.d.sync += self.error.eq(Error.ADDRESS_RANGE)
+        return m
