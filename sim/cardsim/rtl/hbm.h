@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pseudo-channel of HBM behind an AXI4 port: content, timing, protocol checks.
+//
+// Timing (all parameters, see Timing): a burst occupies the channel for bytes / peak rate, but at least `random_ns` if it
+// does not continue where the last one ended; changing between reads and writes costs `turnaround_ns`; every
+// `refresh_every_ns` the channel pauses for `refresh_ns`.  Read data appears `latency_ns` after the channel was granted.
+// The port itself moves at most one beat a cycle.  Sources of the defaults are in docs/simulators.md.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <string>
+
+namespace heddle {
+
+struct Timing {
+    double clock_mhz = 100;
+    double peak_gbps = 14.375;          // bytes per ns while streaming
+    double random_ns = 13.4;            // least time of a burst elsewhere
+    double latency_ns = 128;            // read latency
+    double write_latency_ns = 80;       // last write beat to response
+    double turnaround_ns = 10;          // read to write or back
+    double refresh_every_ns = 3900;
+    double refresh_ns = 346;            // 14.375 GB/s less this is the measured 13.1 GB/s
+    uint32_t stall_permille = 0;        // random stalls of every handshake
+    uint64_t seed = 1;
+    uint64_t read_error_at = ~0ull;     // byte offset whose reads answer SLVERR
+    uint64_t write_error_at = ~0ull;    // byte offset whose writes answer SLVERR
+};
+
+// What the port drives (from the card) and what the model answers, for one cycle.
+struct Request {
+    bool arvalid, rready, awvalid, wvalid, wlast, bready;
+    uint64_t araddr, awaddr;
+    uint32_t arid, arlen, arsize, arburst, awid, awlen, awsize, awburst;
+    const uint8_t* wdata;
+    uint64_t wstrb;
+};
+struct Answer {
+    bool arready = false, rvalid = false, rlast = false, awready = false, wready = false, bvalid = false;
+    uint32_t rid = 0, rresp = 0, bid = 0, bresp = 0;
+    uint8_t rdata[128] = {};
+};
+
+class Channel {
+public:
+    Channel(int index, uint64_t bytes, uint32_t beat_bytes);
+    ~Channel();
+    Channel(const Channel&) = delete;
+    Channel& operator=(const Channel&) = delete;
+
+    void configure(const Timing& timing);
+    void reset();
+    // One rising edge: what the card drove before it, and the answer until the next edge.
+    const Answer& tick(const Request& request);
+
+    uint8_t* data() { return data_; }
+    uint64_t bytes() const { return bytes_; }
+    const std::string& violation() const { return violation_; }
+
+private:
+    struct Burst { uint64_t offset, ready; uint32_t beats, id; bool error; };
+    struct Reply { uint64_t ready; uint32_t id, resp; };
+
+    void check(const Request& request);
+    void check_address(const char* what, uint64_t address, uint32_t len, uint32_t size, uint32_t burst);
+    uint64_t occupy(uint64_t offset, uint64_t bytes, bool write);
+    bool stalled();
+    void fail(const std::string& text);
+
+    const int index_;
+    const uint64_t bytes_;
+    const uint32_t beat_;
+    uint8_t* data_;
+    Timing timing_;
+    double ns_per_cycle_ = 10;
+    uint64_t cycle_ = 0, random_ = 1;
+    double busy_until_ = 0, next_refresh_ = 0;
+    uint64_t next_offset_ = ~0ull;
+    bool last_write_ = false;
+    std::deque<Burst> reads_, writes_;
+    std::deque<Reply> replies_;
+    uint32_t read_beat_ = 0, write_beat_ = 0;
+    Answer answer_;
+    Request held_{};
+    uint8_t held_wdata_[128] = {};
+    std::string violation_;
+};
+
+}  // namespace heddle

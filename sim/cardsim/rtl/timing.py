@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of the HBM model."""
+
+import ctypes
+import dataclasses
+
+from rtl_gen.spec.config import CardConfig
+
+
+class _Structure(ctypes.Structure):
+    """``heddle::Timing`` of hbm.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_double) for name in (
+            "clock_mhz", "peak_gbps", "random_ns", "latency_ns", "write_latency_ns",
+            "turnaround_ns", "refresh_every_ns", "refresh_ns")),
+        ("stall_permille", ctypes.c_uint32), ("seed", ctypes.c_uint64),
+        ("read_error_at", ctypes.c_uint64), ("write_error_at", ctypes.c_uint64)]
+
+
+_NEVER = (1 << 64) - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """HBM timing, from measurements of the Alveo U280 (sources in docs/simulators.md).
+
+    Times in nanoseconds, rates in bytes per nanosecond.
+    """
+
+    #: Clock of the card; None: the configuration's.
+    clock_mhz: float | None = None
+    #: Rate of one channel while it streams, refresh apart.
+    peak_gbps: float = 14.375
+    #: Least time of a burst that does not continue the last one.
+    random_ns: float = 13.4
+    latency_ns: float = 128.0
+    #: From the last beat written to the response.
+    write_latency_ns: float = 80.0
+    #: Change between reading and writing.
+    turnaround_ns: float = 10.0
+    refresh_every_ns: float = 3900.0
+    #: 14.375 less these pauses is the 13.1 bytes per ns that were measured.
+    refresh_ns: float = 346.0
+    #: Chance, in 1/1000, that a handshake is held back in a cycle.
+    stall_permille: int = 0
+    seed: int = 1
+    #: Byte offset in every channel whose reads fail, if any.
+    read_error_at: int | None = None
+    #: Byte offset in every channel whose writes fail, if any.
+    write_error_at: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("peak_gbps", "refresh_every_ns"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+        if not 0 <= self.stall_permille < 1000:
+            raise ValueError(f"stall_permille must be in 0..999, not {self.stall_permille}")
+
+    def structure(self, config: CardConfig) -> _Structure:
+        """As the model takes it."""
+        values = dataclasses.asdict(self)
+        values["clock_mhz"] = values["clock_mhz"] or config.clock_mhz
+        for name in ("read_error_at", "write_error_at"):
+            values[name] = _NEVER if values[name] is None else values[name]
+        return _Structure(**values)
