@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``heddle COMMAND``."""
+
+import os
+import sys
+
+import typer
+
+from ..card import CardError
+from ..errors import RunError, UserError
+from . import compiling, demo, inspecting, pruning, running, scoring, tools
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run language models on FPGA cards, real or simulated.")
+for _part in (running, demo, scoring, pruning, compiling, inspecting, tools):
+    _part.add_to(app)
+
+#: What a wrong command line raises; its class has moved between versions of Typer.
+_UsageError = typer.BadParameter.__mro__[1]
+
+
+def _fail(message: object, status: int) -> int:
+    """Print an error as one line; returns ``status``."""
+    print("heddle: " + " ".join(str(message).split()), file=sys.stderr)   # noqa: T201
+    return status
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Carry out one command; returns the exit status: 0, 1 for a failed run, 2 for bad input."""
+    try:
+        result = app(args=arguments, prog_name="heddle", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except UserError as error:
+        return _fail(error, 2)
+    except (CardError, RunError) as error:
+        return _fail(error, 1)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python must not complain at exit either.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")   # noqa: SIM115
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except MemoryError:
+        return _fail("the model needs more memory than there is", 1)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
+    except Exception as error:
+        if isinstance(error, _UsageError):
+            return _fail(error.format_message(), 2)    # type: ignore[attr-defined]
+        raise
+
+
+def main() -> None:
+    """The script ``heddle``."""
+    sys.exit(run())

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands share: options, progress, tables, JSON."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import UserError
+from ..model import Model, load
+
+#: Results go to the first, everything else to the second.
+OUT, ERR = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False)
+
+ModelFolder = Annotated[pathlib.Path, typer.Argument(
+    metavar="MODEL", help="Folder with config.json, model.safetensors and tokenizer.json.")]
+Cards = Annotated[str, typer.Option(
+    help="Kind of card and configuration, as in sim:tiny; `heddle cards` lists them.")]
+Pattern = Annotated[str | None, typer.Option(
+    help="N:M pattern of the layers' weights, as in 2:4, or dense [default: the model's own].")]
+Activation = Annotated[str, typer.Option(help="Activations: a16 or a8.")]
+Cache = Annotated[str, typer.Option(help="K and V in memory: int16 or int8.")]
+Context = Annotated[int | None, typer.Option(
+    help="Longest context [default: the model's, as far as the card reaches].")]
+Json = Annotated[pathlib.Path | None, typer.Option(
+    "--json", metavar="FILE", help="Write the result to this file as JSON.")]
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, and nothing elsewhere; yields a function of (done, total)."""
+    if not ERR.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), \
+        TimeRemainingColumn()
+    with Progress(*columns, console=ERR, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def loaded(folder: pathlib.Path, cards: str, **options: Any) -> Iterator[Model]:
+    """A model on cards, with a progress bar while it is loaded."""
+    with progress("loading") as show:
+        model = load(folder, cards=cards, progress=show, **options)
+    with model:
+        yield model
+
+
+def read_text(path: pathlib.Path) -> str:
+    """A text file, or one sentence on why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be UTF-8, but byte {error.start} is not") from None
+
+
+def write_json(path: pathlib.Path | None, value: dict[str, Any]) -> None:
+    """Write a result for machines, if a file was named."""
+    if path is not None:
+        try:
+            path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n",
+                            encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 1) -> Table:
+    """A table for people; columns from number ``right`` on hold figures."""
+    made = Table(box=None, pad_edge=False)
+    for number, title in enumerate(titles):
+        made.add_column(title, justify="right" if number >= right else "left",
+                        overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def figure(value: float | None, unit: str = "", digits: int = 4) -> str:
+    """A figure for people; a dash for what is not known."""
+    return "–" if value is None else f"{value:,.{digits}g}{unit}"

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``heddle compile`` and ``heddle disasm``."""
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+import typer
+
+from rtl_gen.spec.isa import COUNTERS
+
+from ..check import check
+from ..checkpoint import Checkpoint
+from ..compile import Compiler
+from ..errors import UserError
+from ..listing import listing, words
+from ..model import prepare
+from ..options import Options
+from . import common
+from .common import OUT
+
+#: What ``compile`` writes.
+PROGRAM, LISTING, LAYOUT = "program.bin", "program.txt", "layout.json"
+
+
+def compile_(
+    model: common.ModelFolder,
+    output: Annotated[pathlib.Path | None, typer.Option(
+        "-o", "--output", metavar="DIR",
+        help=f"Write {PROGRAM}, {LISTING} and {LAYOUT} to this folder.")] = None,
+    cards: common.Cards = "sim:tiny",
+    candidates: Annotated[int, typer.Option(help="Best tokens in every result.")] = 0,
+    logits: Annotated[bool, typer.Option("--logits", help="Write all logits to memory.")] = False,
+    pattern: common.Pattern = None,
+    activation: common.Activation = "a16",
+    cache: common.Cache = "int16",
+    context: common.Context = None,
+    json: common.Json = None,
+) -> None:
+    """Compile the program of a decode step, check it for races and say what it needs.
+
+    Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280 -o build/program
+    """
+    options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
+    layout, _ = prepare(Checkpoint(model), cards, options)
+    if not 0 <= candidates <= layout.config.top_k:
+        raise UserError(f"candidates must be in 0..{layout.config.top_k} on {layout.config.name}, "
+                        f"not {candidates}")
+    program = Compiler(layout, candidates=candidates, store_logits=logits).program()
+    position = layout.context - 1
+    checked = check(layout.config, program.instructions,
+                    {1: position, 2: position + 1, 6: 1, 14: 1})
+    size = layout.memory.used * layout.config.beat_bytes
+    used = {number for _, fields in program.instructions for number in range(COUNTERS)
+            if fields["wait"] >> number & 1}
+    found = {
+        "config": layout.config.name, "instructions": len(program), "counters": len(used),
+        "instructions_per_token": checked - 1, "context": layout.context,
+        "pattern": layout.pattern.name, "bytes_per_channel": size,
+        "memory": dataclasses.asdict(layout.memory), "scratch": dataclasses.asdict(layout.scratch),
+        "planes": dataclasses.asdict(layout.planes)}
+    OUT.print(f"{len(program)} instructions, {checked - 1} a token, {len(used)} counters, "
+              f"no races; {size / 2**20:.1f} MB of each of {layout.config.channels} channels")
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / PROGRAM).write_bytes(program.image())
+        (output / LISTING).write_text("\n".join(listing(program)) + "\n", encoding="utf-8")
+        common.write_json(output / LAYOUT, found)
+    common.write_json(json, found)
+
+
+def disasm(
+    program: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="A program's image.")],
+) -> None:
+    """List the instructions of a program.
+
+    Example: heddle disasm build/program/program.bin
+    """
+    try:
+        data = program.read_bytes()
+    except OSError as error:
+        raise UserError(f"{program} cannot be read: {error.strerror}") from None
+    for line in listing(words(data)):
+        OUT.print(line, markup=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("compile")(compile_)
+    app.command()(disasm)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run cost, from the counters of the status records."""
+
+from typing import Any
+
+from .card import parse_cards
+from .model import Model
+
+#: Stalls by cause: what the engine waited for.
+STALLS = ("weights", "dependency", "epilogue", "idle")
+
+
+def costs(model: Model) -> dict[str, Any]:
+    """Figures for JSON, by the names that docs/cli.md explains.
+
+    Those that come from cycles are None on cards that count none.
+    """
+    runtime, spec = model.runtime, parse_cards(model.cards)
+    config, totals = runtime.layout.config, runtime.totals
+    cycles = totals.counters.get("cycles", 0)
+    found: dict[str, Any] = {
+        "backend": spec.backend, "config": config.name, "cards": spec.count,
+        "clock_mhz": config.clock_mhz, "steps": totals.steps,
+        **dict.fromkeys(("cycles_total", "cycles_per_token", "tokens_per_second_card",
+                         "hbm_bytes_per_token", "hbm_read_utilisation", "mac_utilisation",
+                         "stall_cycles"))}
+    if not cycles or not totals.steps:
+        return found
+    per_token, counters = cycles / totals.steps, totals.counters
+    columns = 1 + runtime.layout.options.digits
+    found |= {
+        "cycles_total": cycles, "cycles_per_token": per_token,
+        "tokens_per_second_card": config.clock_mhz * 1e6 / per_token,
+        "hbm_bytes_per_token": counters["read_beats"] * config.beat_bytes / totals.steps,
+        "hbm_read_utilisation": counters["read_beats"] / (cycles * config.channels),
+        # Columns that an entry meets, over all columns in all cycles.
+        "mac_utilisation": counters["engine_beats"] * columns / (cycles * config.tokens),
+        "stall_cycles": {cause: counters[f"stall_{cause}"] for cause in STALLS}}
+    return found

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a vector is cut into slices, and a matrix into the MATMULs that stream it."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.formats import Pattern, stream_beats
+
+#: Chunks of the inputs that a product starts with, one after another as they are quantised.
+CHUNKS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Elements of a vector that share an exponent."""
+
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        return self.stop - self.start
+
+
+def slices(width: int, coverage: int, most: int) -> list[Slice]:
+    """Cut a vector into multiples of ``coverage``; the last slice may be short.
+
+    A slice is at most an eighth of the vector where ``coverage`` allows, so that no product waits
+    for much of it, and at most ``most``, which the card buffers.
+
+    >>> [part.count for part in slices(320, 16, 256)], [part.count for part in slices(320, 64, 256)]
+    ([32, 32, 32, 32, 32, 32, 32, 32, 32, 32], [64, 64, 64, 64, 64])
+    """
+    size = max(coverage, min(width // 8, most) // coverage * coverage)
+    return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
+
+
+def coverage(pattern: Pattern, config: CardConfig) -> int:
+    """Inputs that one step of the engine reads: they need one exponent."""
+    return config.beat_bytes * min(pattern.ratio, 4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One MATMUL's part of a matrix: rows of every lane, and value beats of these rows."""
+
+    row: int
+    rows: int
+    beat: int
+    beats: int
+    #: Starts from zero; its results are complete.
+    first: bool
+    last: bool
+    #: Beat address, from that of the matrix.
+    offset: int = 0
+
+    @property
+    def banked(self) -> bool:
+        """The accumulator bank is used."""
+        return not (self.first and self.last)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A matrix [outputs, inputs] and the pieces that it lies in memory as, in order."""
+
+    outputs: int
+    inputs: int
+    pattern: Pattern
+    #: Constants of a row: scale, and what belongs to a norm and a bias.
+    norm: bool
+    bias: bool
+    pieces: tuple[Piece, ...]
+    #: Beats of all pieces.
+    beats: int
+
+    @property
+    def constants(self) -> int:
+        return 1 + self.norm + self.bias
+
+
+def chunk_ends(parts: Sequence[Slice], pattern: Pattern, config: CardConfig,
+               most: int = CHUNKS) -> list[int]:
+    """Inputs at which chunks end: ends of slices and of beats, about evenly spread."""
+    whole = config.beat_bytes * pattern.ratio
+    ends = [part.stop for part in parts[:-1] if part.stop % whole == 0]
+    picked = sorted({ends[len(ends) * k // most] for k in range(1, most)}) if ends else []
+    return [*picked, parts[-1].stop]
+
+
+def tile(config: CardConfig, *, outputs: int, inputs: int, pattern: Pattern, norm: bool, bias: bool,
+         ends: Sequence[int], cuts: Iterable[int], bank: int, chunked: int) -> Matrix:
+    """Cut a matrix into pieces.
+
+    The first rows are chunked along the inputs, so that they start before all inputs are there; the
+    last chunk then finishes row after row.  The other rows find their inputs complete.
+
+    Parameters
+    ----------
+    ends : sequence of int
+        Inputs at which chunks end.
+    cuts : iterable of int
+        Lane rows at which pieces with results end, so that somebody can go on with these rows.
+    bank : int
+        Rows of the accumulator bank that chunks may use.
+    chunked : int
+        Lane rows to be chunked; fewer where the bank is smaller.
+    """
+    rows = math.ceil(outputs / config.channels)
+    per_row = math.ceil(inputs / (config.beat_bytes * pattern.ratio))
+    stops = [math.ceil(end / (config.beat_bytes * pattern.ratio)) for end in ends]
+    marks = sorted({cut for cut in cuts if 0 < cut < rows} | {rows})
+    split = 0
+    if len(stops) > 1:
+        fitting = [mark for mark in marks if mark <= min(bank, chunked)]
+        split = fitting[-1] if fitting else min(bank, chunked, rows)
+    most = min(config.aux_words // (1 + norm + bias), (1 << 12) - 1)
+    pieces, at = [], 0
+
+    def add(row: int, count: int, beat: int, stop: int) -> None:
+        nonlocal at
+        last = stop == per_row
+        piece = Piece(row=row, rows=count, beat=beat, beats=stop - beat, first=beat == 0, last=last,
+                      offset=at)
+        pieces.append(piece)
+        at += sum(stream_beats(count, 1 + norm + bias if last else 0, piece.beats, pattern,
+                               config.beat_bytes))
+
+    starts = [0, *stops]
+    for beat, stop in zip(starts[:-2] if split else (), stops, strict=False):
+        add(0, split, beat, stop)
+    row = 0
+    for mark in sorted({*marks, split} - {0}):
+        beat = starts[-2] if row < split else 0
+        while row < mark:
+            count = min(mark - row, most)
+            add(row, count, beat, per_row)
+            row += count
+    return Matrix(outputs=outputs, inputs=inputs, pattern=pattern, norm=norm, bias=bias,
+                  pieces=tuple(pieces), beats=at)

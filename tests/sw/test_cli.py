@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: help, one-line errors, exit statuses.  What needs a card is in tests/system."""
+
+import json
+import pathlib
+import re
+
+import pytest
+import typer
+
+from heddle import cli
+from heddle.card import CardError
+from heddle.errors import RunError
+from tests.sw import models
+
+COMMANDS = ["run", "demo", "eval", "diff", "prune", "compile", "disasm", "cards", "doctor", "rtl"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = models.tensors(layers=1, width=64, vocabulary=290, context=8)
+    return str(models.write(tmp_path_factory.mktemp("m"), found))
+
+
+def failure(capsys, *arguments: str, status: int = 2) -> str:
+    """The one line that a command fails with."""
+    assert cli.run(list(arguments)) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("heddle: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("heddle: ").strip()
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    assert cli.run(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n  {command} " in listed
+        assert cli.run([command, "--help"]) == 0
+        assert f"Example: heddle {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_wrong_command_lines_are_one_line(capsys, folder, tmp_path):
+    for arguments, sentence in {
+            ("bogus",): "No such command 'bogus'.",
+            ("run",): "Missing argument 'MODEL'.",
+            ("run", folder, "--bogus"): "No such option: --bogus",
+            ("run", folder): "one of --prompt and --prompt-file must be given, not none",
+            ("run", folder, "--prompt", "a", "--prompt-file", "b"):
+                "one of --prompt and --prompt-file must be given, not both",
+            ("run", folder, "--prompt-file", f"{tmp_path}/no"):
+                f"{tmp_path}/no cannot be read: No such file or directory",
+            ("run", folder, "--prompt", "a", "--temperature", "-1"):
+                "temperature must be 0 or more, not -1.0",
+            ("run", folder, "--prompt", "a", "--cards", "sim"):
+                "cards must be given as backend:config*count, as in sim:tiny*2, not 'sim'",
+            ("run", folder, "--prompt", "a", "--cards", "sim:huge"):
+                "configuration must be one of tiny, small, u280, not 'huge'",
+            ("run", folder, "--prompt", "a", "--cards", "sim:tiny*2"):
+                "a model must run on one card, not 2",
+            ("run", folder, "--prompt", "a", "--pattern", "9:4"):
+                "N of an N:M pattern must be in 0..4, not 9",
+            ("run", folder, "--prompt", "a", "--context", "9"):
+                "context must be at most the model's 8, not 9",
+            ("run", str(tmp_path), "--prompt", "a"): f"{tmp_path}/config.json is missing",
+            ("eval", folder, "--text", f"{tmp_path}/no"):
+                f"{tmp_path}/no cannot be read: No such file or directory",
+            ("compile", folder, "--candidates", "65"):
+                "candidates must be in 0..64 on tiny, not 65",
+            ("prune", folder, "--pattern", "dense", "-o", f"{tmp_path}/out"):
+                "pattern must be N:M as in 2:4, not dense",
+            ("disasm", f"{tmp_path}/no"):
+                f"{tmp_path}/no cannot be read: No such file or directory",
+    }.items():
+        assert failure(capsys, *arguments) == sentence
+
+
+def test_text_must_be_utf8(capsys, folder, tmp_path):
+    path = tmp_path / "latin"
+    path.write_bytes("naïve".encode("latin-1"))
+    assert failure(capsys, "eval", folder, "--text", str(path)) == (
+        f"{path} must be UTF-8, but byte 2 is not")
+
+
+@pytest.mark.parametrize(("error", "status", "line"), [
+    (RunError("no\n  number"), 1, "no number"),
+    (CardError("the card is gone"), 1, "the card is gone"),
+    (MemoryError(), 1, "the model needs more memory than there is"),
+    (PermissionError(13, "Permission denied", "x"), 2, "x: Permission denied")])
+def test_errors_have_their_status(capsys, monkeypatch, error, status, line):
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(cli.pruning, "prune_folder", fails)
+    assert failure(capsys, "prune", "m", "--pattern", "2:4", "-o", "out", status=status) == line
+
+
+def test_interrupts_and_closed_pipes_are_quiet(capsys, monkeypatch):
+    for error, status in ((KeyboardInterrupt, 130), (typer.Abort, 130)):
+        def fails(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(cli.pruning, "prune_folder", fails)
+        assert cli.run(["prune", "m", "--pattern", "2:4", "-o", "out"]) == status
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_compile_prune_and_disasm(capsys, folder, tmp_path):
+    pruned, program = tmp_path / "pruned", tmp_path / "program"
+    assert cli.run(["prune", folder, "--pattern", "2:8", "-o", str(pruned)]) == 0
+    assert cli.run(["compile", str(pruned), "--cards", "sim:u280", "-o", str(program),
+                    "--json", str(tmp_path / "c.json")]) == 0
+    out = capsys.readouterr().out
+    assert "no races" in out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found == json.loads((program / "layout.json").read_text())
+    assert (found["pattern"], found["config"], found["context"]) == ("2:8", "u280", 8)
+    assert cli.run(["disasm", str(program / "program.bin")]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == found["instructions"]
+    assert listed[-1].split() == [str(found["instructions"] - 1), "HALT"]
+    written = (program / "program.txt").read_text().splitlines()
+    assert [line for line in written if not line.startswith("#")] == listed
+    (program / "program.bin").write_bytes(b"\xff" * 32)
+    assert cli.run(["disasm", str(program / "program.bin")]) == 0
+    assert "is no instruction" in capsys.readouterr().out
+
+
+def test_cards_are_listed(capsys, tmp_path):
+    assert cli.run(["cards", "--json", str(tmp_path / "c.json")]) == 0
+    assert "sim" in capsys.readouterr().out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert "sim" in found["backends"]
+    assert found["configs"]["u280"]["channels"] == 32
+
+
+def test_a_file_that_cannot_be_written(capsys, folder, tmp_path):
+    target = str(tmp_path / "none" / "c.json")
+    assert cli.run(["compile", folder, "--json", target]) == 2
+    assert capsys.readouterr().err == (
+        f"heddle: {target} cannot be written: No such file or directory\n")
+
+
+def test_tools_of_other_parts(capsys, tmp_path):
+    assert cli.run(["rtl", "--unit", "nothing", "-o", str(tmp_path)]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_the_page_names_every_command_and_option(capsys):
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
+    for command in COMMANDS:
+        assert f"heddle {command}" in page
+        if command == "rtl":
+            continue        # its options are on a page of their own
+        assert cli.run([command, "--help"]) == 0
+        for option in re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out):
+            assert option in page or option == "--help", f"{command} {option}"
