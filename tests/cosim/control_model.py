@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What control must do with a program, one instruction after another, whatever units compute."""
+
+import dataclasses
+
+from rtl_gen.control import QUEUES, Owner
+from rtl_gen.spec import isa, registers, rules
+from rtl_gen.spec.formats import PATTERNS, stream_beats
+from rtl_gen.spec.isa import Queue, Register
+from rtl_gen.spec.registers import Error
+
+MASK = 0xFFFFFFFF
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a program does."""
+
+    error: int = 0
+    pc: int = 0
+    word: int = 0
+    steps: int = 0
+    #: Instructions carried out.
+    instructions: int = 0
+    #: By queue: what dispatch hands over, in order.
+    jobs: dict = dataclasses.field(default_factory=lambda: {queue: [] for queue in QUEUES})
+    #: (address, beats of constants, values, pattern), and for each how many writers come before.
+    streams: list = dataclasses.field(default_factory=list)
+    fences: list = dataclasses.field(default_factory=list)
+    owners: list = dataclasses.field(default_factory=list)
+    #: Beat addresses and contents of result records.
+    results: dict = dataclasses.field(default_factory=dict)
+    registers: list = dataclasses.field(default_factory=list)
+
+
+def resolve(values, regs):
+    """Fields with registers applied, and ``pos``."""
+    values = values | {"pos": regs[Register.POS]}
+    for field in ("rows", "beats"):
+        if values.get(f"{field}_reg"):
+            values[field] = regs[values[f"{field}_reg"]]
+    if "address" in values:
+        values["address"] += regs[values["address_reg"]]
+        values["address"] += regs[values.get("index_reg", 0)] * values.get("stride", 0)
+        values["address"] &= MASK
+    return values
+
+
+def run(config, program, command, *, given=(), sample, limit=20_000) -> Outcome:
+    """Run a program.
+
+    Parameters
+    ----------
+    program : list of int
+    command : dict
+        The command record by names.
+    given : list of int
+    sample : callable
+        The token that is sampled in a step.
+    """
+    out = Outcome()
+    regs = [0, *(command[f"r{k}"] for k in range(1, 16))]
+    stops = {command[f"stop{k}"] for k in range(4)} - {registers.NO_STOP}
+    counters = [0] * isa.COUNTERS
+    token, writers, pc = 0, 0, command["entry"]
+
+    def end(error, word=0):
+        out.error, out.pc, out.word = error, pc, word
+        out.steps, out.registers = regs[Register.STEP], regs
+        return out
+
+    for _ in range(limit):
+        if pc >= len(program):
+            return end(Error.ILLEGAL_OPCODE)
+        word = program[pc]
+        try:
+            name, v = isa.decode(word)
+        except ValueError:
+            return end(Error.ILLEGAL_OPCODE, word)
+        v = resolve(v, regs)
+        if error := rules.check(config, name, v, len(program)):
+            return end(error, word)
+        place = command["results"] + regs[Register.STEP] * command["result_beats"] & MASK
+        if name == "SAMPLE" and v["last"] and place + -(
+                -4 * (len(registers.RESULT) + 2 * v["k"]) // config.beat_bytes) \
+                > config.channel_beats:
+            return end(Error.ADDRESS_RANGE, word)
+        for counter in range(isa.COUNTERS):
+            if v["wait"] >> counter & 1:
+                if not counters[counter]:
+                    return end(Error.WATCHDOG, word)
+                counters[counter] -= 1
+        queue, following = isa.FORMATS[name][1], pc + 1
+        step = regs[Register.STEP] + 1 & MASK
+        target = given[step] if step < len(given) else None
+        if queue != Queue.CONTROL:
+            out.jobs[queue].append({
+                "word": word, "rows": v.get("rows", 0), "beats": v.get("beats", 0),
+                "address": v.get("address"), "pos": v["pos"], "len": regs[Register.LEN] & 0xFFF,
+                "step": regs[Register.STEP], "target_valid": int(target is not None),
+                "target": target})
+        if name == "MATMUL" or (name == "LOAD" and v["rows"]):
+            aux, values, pattern = rules.span(config, name, v), 0, 0
+            if name == "MATMUL":
+                pattern = v["pattern"]
+                aux, _, values = stream_beats(
+                    v["rows"], rules.constants(v), v["beats"] << v["wide"], PATTERNS[pattern],
+                    config.beat_bytes)
+            out.streams.append((v["address"], aux, values, pattern))
+            out.fences.append(writers if v["fence"] else 0)
+            if aux:
+                out.owners.append(Owner.MEMORY if name == "LOAD" else Owner.EPILOGUE)
+        writers += name == "STORE" or bool(v.get("merge"))
+        match name:
+            case "SAMPLE" if v["last"]:
+                token = sample(regs[Register.STEP])
+                out.results[place] = (token, target, regs[Register.STEP], regs[Register.POS])
+            case "ADDI":
+                regs[v["rd"]] = regs[v["rs"]] + v["imm"] & MASK
+            case "SHRI":
+                regs[v["rd"]] = regs[v["rs"]] >> v["imm"]
+            case "LOOP":
+                regs[v["rd"]] = regs[v["rd"]] - 1 & MASK
+                regs[0] = 0
+                following = v["target"] if regs[v["rd"]] else following
+            case "NEXT":
+                for register, change in ((Register.STEP, 1), (Register.POS, 1),
+                                         (Register.LEN, 1), (Register.LEFT, -1)):
+                    regs[register] = regs[register] + change & MASK
+                regs[Register.TOKEN] = token if target is None else target
+                stopped = target is None and token in stops
+                following = v["target"] if regs[Register.LEFT] and not stopped else following
+        regs[0] = 0
+        for counter in range(isa.COUNTERS):
+            counters[counter] += v["signal"] >> counter & 1
+            if counters[counter] > isa.COUNTER_MAX:
+                return end(Error.COUNTER_OVERFLOW, word)
+        out.instructions += 1
+        if name == "HALT":
+            return end(Error.NONE)
+        pc = following
+    raise AssertionError("the program does not end")

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random programs for control: units only pass time, so operands need be legal and no more."""
+
+import collections
+
+from rtl_gen.spec import isa
+from rtl_gen.spec.isa import Register
+
+HALT = isa.encode("HALT")
+#: How programs end; most of them badly.
+ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "overflow", "target")
+
+
+def unit_instruction(config, rng):
+    """Name and fields of a random instruction of some unit, legal while POS is below 70."""
+    name = rng.choice(("LOAD", "STORE", "MATMUL", "VECTOR", "SCALAR", "QUANT", "NORM", "CACHE"))
+    small = rng.randrange
+    where = {"address": small(1000), "address_reg": rng.choice((0, 8, 9))}
+    match name:
+        case "LOAD":
+            return name, {**where, "index_reg": rng.choice((0, 8, Register.STEP)),
+                          "stride": small(100), "rows": small(4), "words": 1 + small(9),
+                          "rows_reg": rng.choice((0, 0, 10)), "target": small(2),
+                          "dst": small(100), "fence": small(4) == 0}
+        case "STORE":
+            return name, {**where, "words": 1 + small(9), "source": small(2), "src": small(100)}
+        case "MATMUL":
+            fields = {**where, "rows": 10 + small(3), "beats": 1 + small(3), "first": 1,
+                      "columns": 1, "act": 4 * small(8), "last": small(3) > 0,
+                      "fence": small(4) == 0, "head": small(config.heads), "dst": small(100),
+                      "kv_heads": small(3)}
+            if fields["last"]:
+                fields |= {"dest": small(3), "scale": small(3)}
+                if not fields["dest"]:
+                    fields |= {"norm": small(3), "bias": small(2), "divide": small(3)}
+            pattern = small(10)
+            return name, fields | ({"pattern": pattern} if pattern else {
+                "merge": small(3), "wide": small(2), "beats_reg": rng.choice((0, 10))})
+        case "VECTOR":
+            return name, {"fn": small(13), "words": 1 + small(9), "dst": small(99), "a": small(99)}
+        case "SCALAR":
+            return name, {"fn": small(7), "d": small(16), "imm": small(1 << 31)}
+        case "QUANT":
+            return name, {"words": 1 + small(9), "act": small(100)}
+        case "NORM":
+            return name, {"slices": 1 + small(64), "set": small(2)}
+        case "CACHE":
+            return name, {"a": small(99), "head": small(config.heads), "kv_heads": small(3)}
+    raise AssertionError(name)
+
+
+def block(config, rng, length):
+    """Instructions that wait only for what was signalled before in the block."""
+    words, counters = [], collections.Counter()
+    for _ in range(length):
+        name, fields = rng.choice((
+            ("NOP", {}),
+            ("ADDI", {"rd": rng.choice((0, 8, 9)), "rs": rng.randrange(16),
+                      "imm": rng.randrange(-9, 50)}),
+            ("SHRI", {"rd": 8, "rs": rng.randrange(16), "imm": 20 + rng.randrange(12)}),
+            *(unit_instruction(config, rng) for _ in range(9))))
+        wait = signal = 0
+        queue = isa.FORMATS[name][1]
+        for counter in range(isa.COUNTERS - 2):
+            # One queue waits for each counter: others might start first and take what it needs.
+            if counter % 4 == queue and counters[counter] and rng.random() < 0.4:
+                wait |= 1 << counter
+                counters[counter] -= 1
+            if rng.random() < 0.15:
+                signal |= 1 << counter
+                counters[counter] += 1
+        words.append(isa.encode(name, wait=wait, signal=signal, **fields))
+    return words
+
+
+def program(config, rng, end):
+    """Straight pieces, a counted loop, a decode loop, and one of ``ENDS``."""
+    words = [isa.encode("ADDI", rd=10, imm=rng.randrange(1, 4))]
+    words += block(config, rng, rng.randrange(12))
+    words.append(isa.encode("ADDI", rd=11, imm=rng.randrange(1, 4)))
+    target = len(words)
+    words += block(config, rng, rng.randrange(1, 12))
+    words.append(isa.encode("LOOP", rd=11, target=target))
+    words.append(isa.encode("LOOP", rd=0, target=target))   # ZERO stays zero: no loop
+    target = len(words)
+    words += block(config, rng, rng.randrange(1, 25))
+    words.append(isa.encode(
+        "SAMPLE", words=2, count=2 * config.vector_lanes, first=1, last=1, signal=1 << 15))
+    words.append(isa.encode("NEXT", target=target, wait=1 << 15))
+    words += block(config, rng, rng.randrange(12))
+    words += {
+        "halt": [isa.encode("NOP", signal=1 << 14), isa.encode("HALT", wait=1 << 14)],
+        "opcode": [0xFE, HALT], "past end": [], "operand": [isa.encode("VECTOR", wait=3), HALT],
+        "range": [isa.encode("STORE", words=1, address=config.channel_beats), HALT],
+        "starved": [isa.encode("SCALAR", wait=1 << 14), HALT],
+        "bits": [isa.encode("NORM", slices=1) | 1 << 255, HALT],
+        "target": [isa.encode("NEXT", target=len(words) + 1)],
+        "overflow": [rng.choice((isa.encode("NOP", signal=1 << 14),
+                                 isa.encode("SCALAR", signal=1 << 14)))]
+        * (isa.COUNTER_MAX + 1) + [HALT]}[end]
+    return words

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Verilated card's bench, HBM model and child process, around a card that copies beats."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from cardsim.rtl import RtlCard, Timing, build
+from heddle.card import CardError
+from rtl_gen.spec.config import TINY
+from tests.cosim import copycard
+
+CHANNEL = TINY.channel_bytes
+BEAT = TINY.beat_bytes
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch, build_root):
+    monkeypatch.setattr(build.emit, "card", copycard.modules)
+    monkeypatch.setenv("HEDDLE_CACHE", str(build_root / "cards"))
+
+
+@pytest.fixture
+def opened():
+    cards = []
+
+    def open_one(**options):
+        cards.append(RtlCard(TINY, **options))
+        return cards[-1]
+    yield open_one
+    for card in cards:
+        card.close()
+
+
+def copy(card, beats, limit=10**6, waves=""):
+    """Let the stand-in copy; (how it ended, cycles, status, violation, waveform)."""
+    return card._call("run", beats, 60.0, limit, waves)
+
+
+@pytest.mark.parametrize("stall", [0, 300, 800])
+def test_every_beat_arrives_whatever_the_stalls(opened, stall):
+    card = opened(timing=Timing(stall_permille=stall, seed=stall + 1))
+    images = [os.urandom(256 * BEAT) for _ in range(TINY.channels)]
+    for channel, image in enumerate(images):
+        card.write(channel * CHANNEL, image)
+    end, cycles, _, violation, _ = copy(card, 256)
+    assert (end, violation) == ("done", "")
+    assert cycles > 256
+    for channel, image in enumerate(images):
+        assert card.read(channel * CHANNEL + 0x10000, len(image)) == image
+
+
+def test_the_model_delays_what_it_is_told_to_delay(opened):
+    def cycles(**timing):
+        return copy(opened(timing=Timing(refresh_ns=0, **timing)), 64)[1]
+    base = cycles(latency_ns=100)
+    # 16 bursts of four beats, one at a time: each waits for its read latency and its response.
+    assert cycles(latency_ns=300) - base == 16 * 20
+    assert cycles(latency_ns=100, write_latency_ns=280) - base == 16 * 20
+    assert cycles(latency_ns=100, peak_gbps=0.8) > base + 64
+
+
+def test_writes_run_over_channel_ends_and_reads_stay_in_memory(opened):
+    card = opened()
+    card.write(2 * CHANNEL - 3, b"abcdef")
+    assert card.read(CHANNEL * 2 - 4, 8) == b"\0abcdef\0"
+    with pytest.raises(CardError, match="host addresses must be below 0x40000000"):
+        card.read(4 * CHANNEL - 4, 8)
+
+
+def test_a_command_that_does_not_end_is_given_up_with_a_waveform(opened, tmp_path):
+    wave = tmp_path / "end.vcd"
+    end, cycles, _, _, recorded = copy(opened(trace=True), 64, limit=100, waves=str(wave))
+    assert end == "limit"
+    assert 100 <= cycles < 150
+    assert recorded == str(wave)
+    text = wave.read_text()
+    assert "$enddefinitions" in text
+    assert "m_axi_hbm00_rdata" in text
+
+
+def test_a_burst_over_4_kib_is_a_violation(opened, monkeypatch):
+    monkeypatch.setattr(build.emit, "card", lambda config: {
+        name: text.replace("arlen = 3", "arlen = 255 + 0 * 3").replace("at_00 + 64'h10000", "at_00")
+        .replace("assign m_axi_hbm00_araddr = base_00 + at_00",
+                 "assign m_axi_hbm00_araddr = base_00 + at_00 + 16")
+        for name, text in copycard.modules(config).items()})
+    end, _, _, violation, _ = copy(opened(), 64)
+    assert end == "violation"
+    assert "read burst at 0x10 of 256 beats crosses 4 KiB" in violation
+
+
+def test_a_killed_child_is_an_error_and_not_a_hang(opened):
+    card = opened()
+    os.kill(card._process.pid, signal.SIGKILL)
+    with pytest.raises(CardError, match=r"process ended with status -9|has ended"):
+        card.read(0, 4)
+
+
+def test_a_killed_host_leaves_no_child(tmp_path):
+    script = textwrap.dedent("""
+        import sys, time
+        from cardsim.rtl import RtlCard, build
+        from rtl_gen.spec.config import TINY
+        from tests.cosim import copycard
+        build.emit.card = copycard.modules
+        card = RtlCard(TINY)
+        print(card._process.pid, flush=True)
+        card._call("run", 1 << 40 & 0xFFFFFFFC, 600.0, 10**12, "/dev/null")
+        """)
+    host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+                            cwd=pathlib.Path(__file__).parents[2])
+    child = int(host.stdout.readline())
+    time.sleep(0.3)
+    host.kill()
+    host.wait()
+    for _ in range(100):
+        try:
+            state = pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":        # ended; only the test's init has not collected it
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {child} is still there")
+
+
+def test_a_failed_build_says_what_the_compiler_said(monkeypatch):
+    monkeypatch.setattr(build.emit, "card", lambda config: {"broken": "module broken (input x;"})
+    with pytest.raises(CardError, match="verilator failed with status 1"):
+        RtlCard(TINY)
