@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print line and toggle coverage of the generated Verilog, per unit, from the last run of the tests."""
+"""Print line and toggle coverage of the generated Verilog, per unit, from the last tests."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[1] / "build" / "tests" / "unit
 
 
 def points(path: pathlib.Path):
-    """(kind, hit) of every coverage point in one of Verilator's files; equal points of instances add up."""
+    """(kind, hit) of every coverage point in one of Verilator's files; instances add up."""
     hits: dict[tuple, int] = collections.defaultdict(int)
     for line in path.read_text().splitlines():
         if not line.startswith("C '"):

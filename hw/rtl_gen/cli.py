@@ -51,8 +51,10 @@ def rtl(
     unit: Annotated[str, typer.Option(
         help="The whole card, or one unit (see --list).")] = "card",
     settings: Annotated[list[str] | None, typer.Option(
-        "--set", metavar="NAME=VALUE", help="Change a parameter; may be given several times.")] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the units and their parameters.")] = False,
+        "--set", metavar="NAME=VALUE",
+        help="Change a parameter; may be given several times.")] = None,
+    show: Annotated[bool, typer.Option(
+        "--list", help="List the units and their parameters.")] = False,
     json_file: Annotated[pathlib.Path | None, typer.Option(
         "--json", help="Write what was generated to this file.")] = None,
 ) -> None:

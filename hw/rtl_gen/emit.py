@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verilog from components, every leaf module once.
 
-Elaborating each of a card's lanes makes the Verilog, the generation and every later build as many times
-larger; here a :class:`Leaf` becomes an instance of a module that is converted once.
+Elaborating each of a card's lanes makes the Verilog, the generation and every later build as many
+times larger; here a :class:`Leaf` becomes an instance of a module that is converted once.
 """
 
 import pathlib
@@ -50,8 +50,7 @@ class Leaf(Elaboratable):
         With an attribute ``leaf_name``: components of one name must be equal.
 
     The ports of the component are attributes of the leaf.  Without :class:`EmitPlatform`
-    (simulation in
-    Amaranth) the leaf simply contains the component.
+    (simulation in Amaranth) the leaf simply contains the component.
     """
 
     def __init__(self, component: wiring.Component):
@@ -82,7 +81,7 @@ class Leaf(Elaboratable):
 
 
 class _Top(wiring.Component):
-    """A component with its clock and reset as ports, so the Verilog is the same in every process."""
+    """A component with clock and reset as ports: the Verilog is the same in every process."""
 
     def __init__(self, component):
         self.component = component

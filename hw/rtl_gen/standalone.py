@@ -21,9 +21,10 @@ def _width(shape) -> tuple[int, bool]:
 class Standalone(wiring.Component):
     """``component`` with its streams renamed to AXI4-Stream and its clock and reset as ports.
 
-    A stream ``i`` that the unit takes becomes ``s_axis_i_tdata``, ``_tvalid``, ``_tready``; one that it gives
-    ``m_axis_o_...``.  The payload's fields lie in tdata from the lowest bit up; a field ``last`` becomes ``tlast``.
-    Other ports keep their names.  ``aclk`` and ``aresetn`` (synchronous, active low) drive the unit.
+    A stream ``i`` that the unit takes becomes ``s_axis_i_tdata``, ``_tvalid``, ``_tready``; one that
+    it gives ``m_axis_o_...``.  The payload's fields lie in tdata from the lowest bit up; a field
+    ``last`` becomes ``tlast``.  Other ports keep their names.  ``aclk`` and ``aresetn``
+    (synchronous, active low) drive the unit.
 
     Parameters
     ----------

@@ -79,7 +79,8 @@ def _streamed(function: str):
 
 # Each unit is imported when it is asked for: the contract's readers need not wait for all of them.
 UNITS: dict[str, Unit] = {
-    "engine": Unit(doc="Matmul engine: N:M-sparse and dense lanes with accumulators.", build=_engine),
+    "engine": Unit(doc="Matmul engine: N:M-sparse and dense lanes with accumulators.",
+                   build=_engine),
     "channel": Unit(doc="HBM channel: read ahead, decode patterns, write.", build=_channel),
     "epilogue": Unit(doc="Scale, deferred norm, bias, GELU and residual.", build=_epilogue),
     "vector": Unit(doc="FP32 vector unit with quantiser and norm.", build=_vector),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from rtl_gen.spec import config
 
 
@@ -26,15 +27,16 @@ def test_nonsense_is_refused_in_words(change, message):
 
 
 def test_an_unknown_configuration_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="configuration must be one of tiny, small, u280, not 'huge'"):
+    with pytest.raises(ValueError, match="must be one of tiny, small, u280, not 'huge'"):
         config.find("huge")
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.CardConfig)])
 def test_the_digest_changes_with_every_parameter(field):
-    value = {"name": "other", "channels": 8, "vector_lanes": 8, "beat_bytes": 32, "tokens": 2, "cards": 2,
-             "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32}.get(
-                 field, getattr(config.TINY, field) * 2 if field not in ("name", "group_sizes") else None)
+    value = {"name": "other", "channels": 8, "vector_lanes": 8, "beat_bytes": 32, "tokens": 2,
+             "cards": 2, "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32}.get(
+                 field, None if field in ("name", "group_sizes")
+                 else getattr(config.TINY, field) * 2)
     change = {field: value}
     if field in ("channels", "vector_lanes"):
         change = {"channels": 8, "vector_lanes": 8}
@@ -50,6 +52,7 @@ def test_the_digest_is_the_same_in_every_process():
 
 def test_sizes_follow_from_the_geometry():
     u280 = config.U280
-    assert (u280.word_bytes, u280.head_words, u280.head_beats, u280.plane_blocks) == (128, 2, 1, 512)
+    assert (u280.word_bytes, u280.head_words, u280.head_beats) == (128, 2, 1)
+    assert u280.plane_blocks == 512
     assert (u280.aux_words, u280.channel_beats) == (1024, 1 << 22)
     assert (config.TINY.head_words, config.TINY.head_beats) == (16, 4)

@@ -12,11 +12,14 @@ OKAY, EXOKAY = 0, 1
 def full(beat_bytes: int) -> wiring.Signature:
     """An AXI4 master: INCR bursts of whole beats, 64-bit addresses."""
     return wiring.Signature({
-        "arvalid": Out(1), "arready": In(1), "arid": Out(ID_BITS), "araddr": Out(64), "arlen": Out(8),
+        "arvalid": Out(1), "arready": In(1),
+        "arid": Out(ID_BITS), "araddr": Out(64), "arlen": Out(8),
         "arsize": Out(3), "arburst": Out(2),
-        "rvalid": In(1), "rready": Out(1), "rid": In(ID_BITS), "rdata": In(8 * beat_bytes), "rresp": In(2),
+        "rvalid": In(1), "rready": Out(1),
+        "rid": In(ID_BITS), "rdata": In(8 * beat_bytes), "rresp": In(2),
         "rlast": In(1),
-        "awvalid": Out(1), "awready": In(1), "awid": Out(ID_BITS), "awaddr": Out(64), "awlen": Out(8),
+        "awvalid": Out(1), "awready": In(1),
+        "awid": Out(ID_BITS), "awaddr": Out(64), "awlen": Out(8),
         "awsize": Out(3), "awburst": Out(2),
         "wvalid": Out(1), "wready": In(1), "wdata": Out(8 * beat_bytes), "wstrb": Out(beat_bytes),
         "wlast": Out(1),

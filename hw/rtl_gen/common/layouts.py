@@ -11,7 +11,8 @@ from ..spec.config import CardConfig
 def fields(name: str) -> data.StructLayout:
     """The fields of one instruction, from the lowest bit of its word up."""
     return data.StructLayout({
-        field.name: (signed if field.signed else unsigned)(field.width) for field in isa.fields(name)})
+        field.name: (signed if field.signed else unsigned)(field.width)
+        for field in isa.fields(name)})
 
 
 def view(name: str, word):

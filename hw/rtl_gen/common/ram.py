@@ -66,7 +66,8 @@ class Ram(wiring.Component):
         """Name and text of the module."""
         width = Shape.cast(self.shape).width
         style = f"_{self.style}" if self.style else ""
-        name = f"heddle_ram_{width}x{self.depth}" + (f"_{self.parts}" if self.parts > 1 else "") + style
+        parts = f"_{self.parts}" if self.parts > 1 else ""
+        name = f"heddle_ram_{width}x{self.depth}{parts}{style}"
         piece = width // self.parts
         writes = "\n".join(
             f"        if (write_en[{k}]) content[write_addr][{(k + 1) * piece - 1}:{k * piece}]"
@@ -93,6 +94,7 @@ class Ram(wiring.Component):
         write = content.write_port(granularity=width // self.parts)
         read = content.read_port()
         m.d.comb += [
-            write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write_en),
-            read.addr.eq(self.read_addr), read.en.eq(self.read_en), self.read_data.eq(read.data)]
+            write.addr.eq(self.write_addr), write.data.eq(self.write_data),
+            write.en.eq(self.write_en), read.addr.eq(self.read_addr), read.en.eq(self.read_en),
+            self.read_data.eq(read.data)]
         return m

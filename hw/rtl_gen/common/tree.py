@@ -3,7 +3,7 @@
 
 
 def tree_sum(terms):
-    """Sum of Amaranth values as a balanced tree: widths grow by log2(n), not by n as with ``sum()``."""
+    """Sum of Amaranth values as a balanced tree: log2(n) bits wider, not n as with ``sum()``."""
     terms = list(terms)
     while len(terms) > 1:
         paired = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]

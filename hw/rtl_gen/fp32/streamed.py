@@ -33,7 +33,8 @@ class Streamed(wiring.Component):
 
     def __init__(self, *, function: str, lanes: int):
         if function not in self.FUNCTIONS:
-            raise ValueError(f"function must be one of {', '.join(self.FUNCTIONS)}, not {function!r}")
+            raise ValueError(
+                f"function must be one of {', '.join(self.FUNCTIONS)}, not {function!r}")
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}")
         self.function, self.lanes = function, lanes

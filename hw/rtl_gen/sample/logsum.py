@@ -16,8 +16,8 @@ _MINUS_INFINITY = 0xFF80_0000
 class LogSumExp(wiring.Component):
     """Log-sum-exp over words, as docs/numerics.md defines it.
 
-    A word's exponentials share ``width`` exp units, because a row of logits takes the memory longer to
-    bring than this needs.
+    A word's exponentials share ``width`` exp units, because a row of logits takes the memory longer
+    to bring than this needs.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class LogSumExp(wiring.Component):
 
     @property
     def interval(self) -> int:
-        """Cycles from one word to the next: the exp units' turns, or one step of the running sum."""
+        """Cycles from word to word: the exp units' turns, or one step of the running sum."""
         return max(self.lanes // self.width + 1, Mul.LATENCY + Add.LATENCY + 1)
 
     def elaborate(self, platform):
@@ -92,7 +92,8 @@ class LogSumExp(wiring.Component):
         first = later(named(start & fresh, 1, "first"), deep)
         own = later(named(top.o, 32, "own"), Max.LATENCY)
         maximum = named(Mux(first, own, larger.o), 32, "maximum_now")
-        m.submodules.words = words = Queue(self.i.p.shape(), depth=max(3, deep // self.interval + 2))
+        m.submodules.words = words = Queue(
+            self.i.p.shape(), depth=max(3, deep // self.interval + 2))
         m.d.comb += [words.i.payload.eq(self.i.p), words.i.valid.eq(start), words.o.ready.eq(feed)]
 
         # Its exponentials, part by part, and that of the change of the maximum on the first unit.
@@ -100,8 +101,8 @@ class LogSumExp(wiring.Component):
         before = Signal(32, reset_less=True)
         part, feeding, row_start = Signal(range(parts + 1)), Signal(), Signal()
         with m.If(feed):
-            m.d.sync += [word.eq(words.o.payload), before.eq(self.maximum), self.maximum.eq(maximum),
-                         part.eq(0), feeding.eq(1), row_start.eq(first)]
+            m.d.sync += [word.eq(words.o.payload), before.eq(self.maximum),
+                         self.maximum.eq(maximum), part.eq(0), feeding.eq(1), row_start.eq(first)]
         with m.Elif(part == parts):
             m.d.sync += feeding.eq(0)
         with m.Else():
@@ -146,7 +147,8 @@ class LogSumExp(wiring.Component):
         begins = later(named(feeding & (part == parts - 1) & row_start, 1, "begins"), run + tail)
         m.d.comb += [
             scale.en.eq(1), scale.a.eq(self.sum), scale.b.eq(factor),
-            add.en.eq(1), add.a.eq(scale.o), add.b.eq(later(named(total, 32, "total"), Mul.LATENCY))]
+            add.en.eq(1), add.a.eq(scale.o),
+            add.b.eq(later(named(total, 32, "total"), Mul.LATENCY))]
         step = Mul.LATENCY + Add.LATENCY
         complete = later(summed, step)
         alone = later(named(Mux(begins, total, 0), 32, "alone"), step)

@@ -112,7 +112,8 @@ class Sampler(wiring.Component):
                         m.d.sync += target_logit.eq(
                             Array(word[k] for k in range(lanes))[lane[:(lanes - 1).bit_length()]])
                 with m.If((ranked | best.i.ready) & (summed | logsum.i.ready)):
-                    m.d.sync += [index.eq(index + 1), token.eq(token + lanes), left.eq(left - lanes)]
+                    m.d.sync += [
+                        index.eq(index + 1), token.eq(token + lanes), left.eq(left - lanes)]
                     m.next = "read"
                     with m.If(index + 1 == fields.words):
                         m.next = "drain"

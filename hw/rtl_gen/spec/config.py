@@ -70,7 +70,8 @@ class CardConfig:
         if self.tokens not in (2, 4):
             raise ValueError(f"tokens must be 2 or 4, not {self.tokens}")
         if self.vector_lanes != self.channels:
-            raise ValueError(f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
+            raise ValueError(
+                f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
         if self.cards not in (1, 2, 4, 8):
             raise ValueError(f"cards must be 1, 2, 4 or 8, not {self.cards}")
         if not set(self.group_sizes) <= {4, 8, 16} or not self.group_sizes:
@@ -121,15 +122,15 @@ class CardConfig:
 
 
 TINY = CardConfig(
-    name="tiny", channels=4, beat_bytes=16, vector_lanes=4, clock_mhz=100, fifo_beats=64, aux_beats=512,
-    scratch_words=8192, plane_windows=512, kv_scales=16384, heads=32, context=2048)
+    name="tiny", channels=4, beat_bytes=16, vector_lanes=4, clock_mhz=100, fifo_beats=64,
+    aux_beats=512, scratch_words=8192, plane_windows=512, kv_scales=16384, heads=32, context=2048)
 #: Between the two: wide enough to show what width changes, small enough to simulate at ease.
 SMALL = CardConfig(
-    name="small", channels=8, beat_bytes=32, vector_lanes=8, clock_mhz=150, fifo_beats=128, aux_beats=256,
-    scratch_words=4096, plane_windows=256, kv_scales=8192, heads=32, context=2048)
+    name="small", channels=8, beat_bytes=32, vector_lanes=8, clock_mhz=150, fifo_beats=128,
+    aux_beats=256, scratch_words=4096, plane_windows=256, kv_scales=8192, heads=32, context=2048)
 U280 = CardConfig(
-    name="u280", channels=32, beat_bytes=64, vector_lanes=32, clock_mhz=200, fifo_beats=512, aux_beats=64,
-    scratch_words=1024, plane_windows=128, kv_scales=2048, heads=32, context=2048)
+    name="u280", channels=32, beat_bytes=64, vector_lanes=32, clock_mhz=200, fifo_beats=512,
+    aux_beats=64, scratch_words=1024, plane_windows=128, kv_scales=2048, heads=32, context=2048)
 
 CONFIGS = {config.name: config for config in (TINY, SMALL, U280)}
 
@@ -139,4 +140,5 @@ def find(name: str) -> CardConfig:
     try:
         return CONFIGS[name]
     except KeyError:
-        raise ValueError(f"configuration must be one of {', '.join(CONFIGS)}, not {name!r}") from None
+        raise ValueError(
+            f"configuration must be one of {', '.join(CONFIGS)}, not {name!r}") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How weights lie in memory: N:M patterns, their position metadata, and a lane's stream of beats."""
+"""How weights lie in memory: N:M patterns, position metadata, and a lane's stream of beats."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ class Pattern:
         return 2 * self.bits // self.n
 
     def slot(self, value: int) -> tuple[int, int, int]:
-        """Where value slot ``value`` of a beat looks: (engine beat, 16-wide group, ordinal in that group).
+        """Where slot ``value`` of a beat looks: (engine beat, 16-wide group, ordinal in it).
 
         Up to ratio 4, slots go through the groups in order.  Beyond it, groups of four slots
         serve the same 16-wide group of each of the ``entries`` windows in turn.

@@ -61,7 +61,8 @@ class Error(enum.IntEnum):
     """Why a card stopped."""
 
     NONE = 0
-    ILLEGAL_OPCODE = 1      #: no such instruction, bits set outside its fields, or past the end of the program
+    #: no such instruction, bits set outside its fields, or past the end of the program
+    ILLEGAL_OPCODE = 1
     ILLEGAL_OPERAND = 2     #: a rule of docs/isa.md is broken
     ADDRESS_RANGE = 3       #: memory beyond the end of the channel
     AXI_READ = 4            #: error response to a read

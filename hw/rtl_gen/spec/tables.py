@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constants of the function units: shared contents, never shared arithmetic (see docs/numerics.md)."""
+"""Constants of the function units: shared contents, never arithmetic (see docs/numerics.md)."""
 
 import math
 from collections.abc import Callable
@@ -41,4 +41,5 @@ def _gelu_row(gate: Callable[[float], tuple[float, float, float]],
 
 #: GELU's gate over 512 intervals of 1/64, at their middles, 28 fraction bits; form 0 is tanh, 1 is
 #: erf.
-GELU = tuple(tuple(_gelu_row(gate, index) for index in range(512)) for gate in (_tanh_gate, _erf_gate))
+GELU = tuple(tuple(_gelu_row(gate, index) for index in range(512))
+             for gate in (_tanh_gate, _erf_gate))

@@ -22,7 +22,7 @@ async def every_element_equals_the_reference(dut, stall):
     words = [numbers(rng, lanes, wild=rng.random() < 0.5) for _ in range(300)]
     lasts = [int(rng.random() < 0.2) for _ in words]
     await reset(dut)
-    got = await exchange(dut, {"s_axis_i": [(to_int(w), k) for w, k in zip(words, lasts, strict=True)]},
-                         {"m_axis_o": len(words)}, stall, seed)
+    given = [(to_int(w), k) for w, k in zip(words, lasts, strict=True)]
+    got = await exchange(dut, {"s_axis_i": given}, {"m_axis_o": len(words)}, stall, seed)
     expected = [(to_int(FUNCTIONS[unit()](w)), k) for w, k in zip(words, lasts, strict=True)]
     compare(got["m_axis_o"], expected)

@@ -27,7 +27,8 @@ async def rows_equal_the_reference(dut, stall):
         length = rng.randrange(1, lanes * count - rows + 2)
         headers.append((pack([(length, (lanes * words).bit_length()), (count, words.bit_length()),
                               (rows, tokens.bit_length()), (tag, 1)]), 0))
-        values = np.stack([numbers(rng, count * lanes, wild=rng.random() < 0.2).reshape(count, lanes)
+        values = np.stack([
+            numbers(rng, count * lanes, wild=rng.random() < 0.2).reshape(count, lanes)
                            for _ in range(rows)])
         scores += [(to_int(values[row, k]), 0) for k in range(count) for row in range(rows)]
         for row in range(rows):

@@ -78,7 +78,7 @@ async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: floa
 
 async def collect(dut, name: str, count: int, stall: float, seed: str,
                   limit: int = 100_000) -> list[tuple[int, int]]:
-    """Take ``count`` pairs and check the stream's rules: what is offered stays until it is taken."""
+    """Take ``count`` pairs and check the stream's rules: what is offered stays until taken."""
     rng = random.Random(seed)
     tdata, tvalid, tready, tlast = _port(dut, name)
     words: list[tuple[int, int]] = []

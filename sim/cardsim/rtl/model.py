@@ -3,6 +3,7 @@
 
 import ctypes
 import pathlib
+from collections.abc import Iterator
 
 from rtl_gen.spec import registers
 from rtl_gen.spec.config import CardConfig
@@ -70,7 +71,7 @@ class Model:
             parts.append(buffer.raw)
         return b"".join(parts)
 
-    def _pieces(self, address: int, size: int):
+    def _pieces(self, address: int, size: int) -> Iterator[tuple[int, int, int, int]]:
         """(channel, offset in it, offset in the data, bytes) of a host address range."""
         total = self.config.channels * self.config.channel_bytes
         if address < 0 or address + size > total:
@@ -116,12 +117,12 @@ class Model:
     @property
     def violation(self) -> str:
         """The first breach of the AXI protocol, or nothing."""
-        return self._lib.heddle_hbm_violation().decode()
+        return str(self._lib.heddle_hbm_violation().decode())
 
     @property
     def cycles(self) -> int:
         """Cycles since the start."""
-        return self._lib.heddle_cycles()
+        return int(self._lib.heddle_cycles())
 
     def waves(self, path: str | None) -> bool:
         """Start recording to ``path``, or stop; False if the library cannot."""

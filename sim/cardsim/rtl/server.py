@@ -2,8 +2,8 @@
 """The child process of a Verilated card: takes calls from a pipe until it is closed.
 
 Before each command the process forks, and the copy waits: if the command fails, the copy runs it
-again from the same
-state and records the waveform of its end, so a failure costs nothing before it happens.
+again from the same state and records the waveform of its end, so a failure costs nothing before it
+happens.
 """
 
 import ctypes
@@ -14,6 +14,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 from rtl_gen.spec.config import CardConfig
 
@@ -42,7 +44,7 @@ class Replay:
         took.
     """
 
-    def __init__(self, repeat) -> None:
+    def __init__(self, repeat: Callable[[str, int], None]) -> None:
         asks, self._ask = os.pipe()
         self._answers, answer = os.pipe()
         parent = os.getpid()
@@ -99,8 +101,12 @@ class Server:
     def cycles(self) -> int:
         return self.model.cycles
 
-    def run(self, address: int, seconds: float, limit: int, failure_waves: str):
-        """Run a command: (how it ended, cycles, status words or the violation, waveform or nothing)."""
+    def run(self, address: int, seconds: float, limit: int, failure_waves: str,
+            ) -> tuple[str, int, list[int], str, str | None]:
+        """Run a command: how it ended, cycles, status words, violation, waveform.
+
+        The last three may be empty.
+        """
         replay = Replay(lambda path, cycles: self._repeat(address, path, cycles)) \
             if self.can_record and failure_waves else None
         try:
@@ -134,7 +140,7 @@ class Server:
         self.model.waves(None)
 
 
-def serve(connection, server: Server) -> None:
+def serve(connection: Connection, server: Server) -> None:
     """Answer until the host closes the pipe."""
     while True:
         try:

@@ -77,11 +77,13 @@ def demo(
     runs = [_run(pattern, backend, config, prompt, max_new_tokens, output)
             for pattern in PATTERNS for backend in BACKENDS]
     report = output / "report.json"
-    equal = all(a["token_ids"] == b["token_ids"] for a, b in zip(runs[::2], runs[1::2], strict=True))
+    equal = all(a["token_ids"] == b["token_ids"]
+                for a, b in zip(runs[::2], runs[1::2], strict=True))
     common.write_json(report, {"equal": equal, "verilog": str(verilog), "runs": runs})
     OUT.print()
     OUT.print(common.table(
-        ("card", "weights", "tokens", "cycles a token", "tokens/s at clock", "HBM reads", "MACs", "seconds"),
+        ("card", "weights", "tokens", "cycles a token", "tokens/s at clock", "HBM reads", "MACs",
+         "seconds"),
         [(f"{run['backend']}:{run['config']}", run["pattern"], str(len(run["token_ids"])),
           figure(run["cycles_per_token"], digits=6), figure(run["tokens_per_second_card"]),
           figure(run["hbm_read_utilisation"] and 100 * run["hbm_read_utilisation"], " %"),
