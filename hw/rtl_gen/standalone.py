@@ -6,9 +6,23 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 
-def _is_stream(member) -> bool:
-    return (member.is_signature and not member.dimensions
-            and isinstance(member.signature, stream.Signature))
+def _streams(component):
+    """(name, whether the unit takes it, interface) of every stream, those of arrays by number."""
+    for name, member in component.signature.members.items():
+        if not (member.is_signature and isinstance(member.signature, stream.Signature)):
+            continue
+        interface, takes = getattr(component, name), member.flow == In
+        if member.dimensions:
+            for number in range(*member.dimensions):
+                yield f"{name}_{number}", takes, interface[number]
+        else:
+            yield name, takes, interface
+
+
+def _is_renamed(member) -> bool:
+    """Whether a member is a stream, an array of them, or an AXI4 master."""
+    return member.is_signature and (
+        isinstance(member.signature, stream.Signature) or "arvalid" in member.signature.members)
 
 
 def _width(shape) -> tuple[int, bool]:
@@ -19,12 +33,13 @@ def _width(shape) -> tuple[int, bool]:
 
 
 class Standalone(wiring.Component):
-    """``component`` with its streams renamed to AXI4-Stream and its clock and reset as ports.
+    """``component`` with AXI4 and AXI4-Stream ports, and its clock and reset as ports.
 
-    A stream ``i`` that the unit takes becomes ``s_axis_i_tdata``, ``_tvalid``, ``_tready``; one that
-    it gives ``m_axis_o_...``.  The payload's fields lie in tdata from the lowest bit up; a field
-    ``last`` becomes ``tlast``.  Other ports keep their names.  ``aclk`` and ``aresetn``
-    (synchronous, active low) drive the unit.
+    A stream ``i`` that the unit takes becomes ``s_axis_i_tdata``, ``_tvalid``, ``_tready``; one
+    that it gives ``m_axis_o_...``; stream 3 of an array ``write`` ``m_axis_write_3_...``.  The
+    payload's fields lie in tdata from the lowest bit up; a field ``last`` becomes ``tlast``.  An
+    AXI4 master ``axi`` becomes ``m_axi_araddr`` and so on.  Other ports keep their names.  ``aclk``
+    and ``aresetn`` (synchronous, active low) drive the unit.
 
     Parameters
     ----------
@@ -34,37 +49,36 @@ class Standalone(wiring.Component):
     def __init__(self, component: wiring.Component):
         self.component = component
         members = {"aclk": In(1), "aresetn": In(1)}
-        for name, member in component.signature.members.items():
-            if not _is_stream(member):
-                members[name] = member
-                continue
-            takes = member.flow == In
+        for name, takes, inner in _streams(component):
             prefix = f"{'s' if takes else 'm'}_axis_{name}"
             there, back = (In, Out) if takes else (Out, In)
-            width, last = _width(member.signature.members["payload"].shape)
+            width, last = _width(inner.payload.shape())
             members |= {f"{prefix}_tdata": there(width), f"{prefix}_tvalid": there(1),
                         f"{prefix}_tready": back(1)}
             if last:
                 members[f"{prefix}_tlast"] = there(1)
-        super().__init__(members)
+        kept = []
         for name, member in component.signature.members.items():
-            if not _is_stream(member):
-                setattr(self, name, getattr(component, name))
+            if not _is_renamed(member):
+                members[name] = member
+                kept.append(name)
+            elif "arvalid" in member.signature.members:
+                members |= {f"m_{name}_{port}": one
+                            for port, one in member.signature.members.items()}
+        super().__init__(members)
+        for name in kept:
+            setattr(self, name, getattr(component, name))
 
     def elaborate(self, platform):
         m = Module()
         m.domains.sync = ClockDomain()
         m.d.comb += [ClockSignal().eq(self.aclk), ResetSignal().eq(~self.aresetn)]
         m.submodules.unit = self.component
-        for name, member in self.component.signature.members.items():
-            if not _is_stream(member):
-                continue
-            takes = member.flow == In
+        for name, takes, inner in _streams(self.component):
             prefix = f"{'s' if takes else 'm'}_axis_{name}"
-            inner = getattr(self.component, name)
             tdata, tvalid, tready = (
                 getattr(self, f"{prefix}_{part}") for part in ("tdata", "tvalid", "tready"))
-            shape = member.signature.members["payload"].shape
+            shape = inner.payload.shape()
             if _width(shape)[1]:
                 rest = Cat(Value.cast(inner.p[field]) for field in shape.members if field != "last")
                 tlast = getattr(self, f"{prefix}_tlast")
@@ -74,4 +88,10 @@ class Standalone(wiring.Component):
             m.d.comb += [
                 *([rest.eq(tdata), inner.valid.eq(tvalid), tready.eq(inner.ready)] if takes else
                   [tdata.eq(rest), tvalid.eq(inner.valid), inner.ready.eq(tready)])]
+        for name, member in self.component.signature.members.items():
+            if member.is_signature and "arvalid" in member.signature.members:
+                for port, one in member.signature.members.items():
+                    outer = getattr(self, f"m_{name}_{port}")
+                    inner = getattr(getattr(self.component, name), port)
+                    m.d.comb += outer.eq(inner) if one.flow == Out else inner.eq(outer)
         return m
