@@ -4,12 +4,15 @@
 import json
 import pathlib
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from heddle.runtime import Result, Runtime
 
 TEXT = ("A heddle lifts some of the threads, and the shuttle passes below them. "
         "Over and under, over and under, so the cloth grows – line by line, naïve and slow. ") * 4
@@ -85,3 +88,12 @@ def write(folder: pathlib.Path, found: dict[str, np.ndarray], *, prefix: str = "
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
     tokenizer(len(found["wte.weight"])).save(str(folder / "tokenizer.json"))
     return folder
+
+
+def steps(runtime: Runtime, tokens: Sequence[int]) -> tuple[np.ndarray, list[Result]]:
+    """Read ``tokens`` one command each: logits [tokens, vocabulary], and the result records."""
+    logits, results = [], []
+    for position, token in enumerate(tokens):
+        results += runtime.run([token], position, 1, candidates=4, store_logits=True)
+        logits.append(runtime.logits())
+    return np.stack(logits), results
