@@ -333,6 +333,30 @@ def norm_finish(slices: list[NormSlice], inv: npt.ArrayLike,
     return scalar(mean), scalar(rsqrt(add(mul(moment, inv), eps)))
 
 
+class LayerNorm(NamedTuple):
+    """LayerNorm of one vector in one piece, and what it was made with."""
+
+    y: Floats
+    mean: np.float32
+    rstd: np.float32
+
+
+def layer_norm(words: npt.ArrayLike, inv: npt.ArrayLike, eps: npt.ArrayLike,
+               gamma: npt.ArrayLike, beta: npt.ArrayLike) -> LayerNorm:
+    """LayerNorm of the vector ``words`` [W, V], as the streaming unit does it.
+
+    Parameters
+    ----------
+    words, gamma, beta : FP32 arrays [W, V]
+    inv, eps : float32
+        1/elements, and what is added to the variance.
+    """
+    mean = mul(word_sum(words), inv)
+    d = sub(words, mean)
+    rstd = rsqrt(add(mul(word_sum(mul(d, d)), inv), eps))
+    return LayerNorm(add(mul(mul(d, rstd), gamma), beta), scalar(mean), scalar(rstd))
+
+
 # ---- Softmax. ----
 
 class Softmax(NamedTuple):

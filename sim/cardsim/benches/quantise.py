@@ -5,13 +5,12 @@ import random
 
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
 
 from cardsim import numerics as nx
 
 from .run import parameters, unit
 from .stimulus import numbers, to_int
-from .streams import STALLS, compare, exchange, pack, reset
+from .streams import STALLS, compare, exchange, pack, reset, watch
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -42,14 +41,7 @@ async def slices_equal_the_reference(dut, stall):
             expected.append((pack([*((int(v), 8) for v in low[k]), *((int(v), 8) for v in high[k]),
                                    (int(result.exponent), 8), (tag, 1)]), last))
     await reset(dut)
-    seen = []
-
-    async def watch():
-        while True:
-            await RisingEdge(dut.aclk)
-            if dut.range.value:
-                seen.append(True)
-    cocotb.start_soon(watch())
+    seen = watch(dut, "range")
     got = await exchange(dut, {"s_axis_i": sends}, {"m_axis_o": len(expected)}, stall, seed)
     compare(got["m_axis_o"], expected, lambda pair: f"{pair[0]:#x} last={pair[1]}")
     assert bool(seen) == out_of_range

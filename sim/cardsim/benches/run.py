@@ -17,7 +17,8 @@ from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
 BENCHES = {"exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise",
-           "quantise": "quantise", "softmax": "softmax"}
+           "quantise": "quantise", "softmax": "softmax",
+           "layernorm": "layernorm"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"
 
@@ -85,7 +86,8 @@ def run(folder: pathlib.Path, *, waves: bool = False, coverage: bool = False) ->
     results = build / "results.xml"
     runner.test(hdl_toplevel=described["top"], test_module=f"cardsim.benches.{bench}",
                 build_dir=build, results_xml=str(results), waves=waves,
-                extra_env={VARIABLE: json.dumps(described), "PYTHONPATH": os.pathsep.join(sys.path)})
+                extra_env={VARIABLE: json.dumps(described),
+                           "PYTHONPATH": os.pathsep.join(sys.path)})
     _, failed = get_results(results)
     return failed
 

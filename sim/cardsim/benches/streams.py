@@ -111,6 +111,20 @@ async def exchange(dut, sends: dict[str, Sequence[tuple[int, int]]], takes: dict
     return {name: await task for name, task in tasks.items()}
 
 
+def watch(dut, name: str) -> list[int]:
+    """What the port ``name`` shows from now on in cycles in which it is not zero."""
+    seen: list[int] = []
+    port = getattr(dut, name)
+
+    async def bench():
+        while True:
+            await RisingEdge(dut.aclk)
+            if value := int(port.value):
+                seen.append(value)
+    cocotb.start_soon(bench())
+    return seen
+
+
 def compare(got: Sequence, expected: Sequence, show: Callable = repr) -> None:
     """Fail with the first difference."""
     assert len(got) == len(expected)
