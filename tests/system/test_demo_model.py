@@ -1,47 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trained demo model: what rounding to the card's formats costs it."""
 
+import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import heddle
-from heddle.evaluate import evaluate
-from heddle.reference import Dequantised, Reference, log_probabilities
+from sw.tools.accuracy import Foretold, judge
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "sw" / "models" / "shakespeare-gpt2"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "sw" / "models" / "shakespeare-gpt2"
 WINDOWS = 2
 
 
-@pytest.fixture(scope="module")
-def text():
-    return (FOLDER / "heldout.txt").read_text(encoding="utf-8")[:8000]
+def accuracy(path, *options):
+    """(exit status, what ``sw/tools/accuracy.py`` wrote) on the first windows of the text."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "sw/tools/accuracy.py", FOLDER, "--text", FOLDER / "heldout.txt",
+         "--limit", str(WINDOWS), "--json", path, *options],
+        capture_output=True, text=True, check=False)
+    assert path.exists(), done.stderr
+    return done.returncode, json.loads(path.read_text())
 
 
-def test_the_card_is_as_good_as_fp32(text):
-    with heddle.load(FOLDER) as model:
-        tokens = model.encode(text)
-        score = evaluate(model.runtime, tokens, limit=WINDOWS)
-        size, checkpoint = model.context, model.checkpoint
-    best, logs, margins = {}, {}, {}
-    for name, source in (("fp32", checkpoint), ("dequantised", Dequantised(checkpoint))):
-        reference = Reference(source)
-        parts = [tokens[start:start + size] for start in range(0, WINDOWS * size, size)]
-        logits = np.concatenate([reference.logits(part)[:-1] for part in parts])
-        wanted = np.concatenate([part[1:] for part in parts])
-        best[name] = logits.argmax(axis=1)
-        logs[name] = log_probabilities(logits)[np.arange(len(wanted)), wanted]
-        top = np.sort(logits, axis=1)
-        margins[name] = top[:, -1] - top[:, -2]
+def test_the_card_is_as_good_as_fp32(tmp_path):
+    status, found = accuracy(tmp_path / "a.json")
+    assert (found["windows"], found["tokens"]) == (WINDOWS, WINDOWS * 255)
+    assert {figure["name"]: figure["limit"] for figure in found["figures"]} == {
+        "perplexity off FP32": 0.002, "perplexity off dequantised": 0.002,
+        "best tokens of FP32": 0.98, "best tokens of dequantised": 0.995,
+        "largest FP32 margin lost": 0.25}
+    assert all(figure["kept"] for figure in found["figures"]), found
+    assert status == 0
+    # Not the reference in disguise: weights of 8 bits do change something.
+    assert found["perplexity"]["card"] != pytest.approx(found["perplexity"]["fp32"], rel=1e-6)
 
-    exact = float(np.exp(-logs["fp32"].mean()))
-    assert score.perplexity == pytest.approx(exact, rel=0.002)
-    same = {name: np.asarray(score.best_token_ids) == tokens for name, tokens in best.items()}
-    assert same["fp32"].mean() >= 0.98
-    assert same["dequantised"].mean() >= 0.995
-    # Where FP32 is sure, so is the card.
-    assert margins["fp32"][~same["fp32"]].max(initial=0) <= 0.25
+
+def test_limits_that_are_not_kept_are_told():
+    """An unsure place may flip, a sure one may not; and so for each other figure."""
+    places = 200
+    logs, best = np.full(places, -3.0), np.arange(places)
+    margins = np.full(places, 0.3, np.float32)
+    margins[7] = 0.1
+    exact = Foretold(best, logs, margins)
+
+    def broken(changed=(), off=0.0):
+        tokens = best.copy()
+        tokens[list(changed)] = -1
+        figures = judge(Foretold(tokens, logs + off), exact, exact)
+        return [figure.name for figure in figures if not figure.kept]
+
+    assert broken() == broken([7]) == broken(off=0.0019) == []
+    assert broken([8]) == ["largest FP32 margin lost"]
+    assert broken([7, 8]) == ["best tokens of dequantised", "largest FP32 margin lost"]
+    assert broken(range(5))[0] == "best tokens of FP32"
+    assert broken(off=-0.0021) == ["perplexity off FP32", "perplexity off dequantised"]
 
 
 def test_a_text_is_made_as_the_documentation_shows():
