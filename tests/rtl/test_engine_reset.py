@@ -26,7 +26,7 @@ def test_reset(after):
                        last=1)
     cut, whole = program.jobs
     names = [f"plane_{k}" for k in range(2)]
-    rows = program.expected["rows"]
+    inputs, rows = program.inputs(), program.expected()["rows"]
     wanted = rows[len(rows) // 2:]
     found = []
 
@@ -49,16 +49,16 @@ def test_reset(after):
                 assert ctx.get(engine.entries_used) == 0
 
     async def bench(ctx):
-        layouts = {name: program._payload(name) for name in (*names, "fresh", "job")}
+        layouts = {name: program.payload(name) for name in (*names, "fresh", "job")}
         for port in engine.write:
             ctx.set(port.ready, 1)
         ctx.set(engine.epilogue_job.ready, 1)
         for number in range(2):
             for name, port in (*zip(names, engine.planes, strict=True), ("fresh", engine.fresh)):
-                for payload in program.inputs[name]:
+                for payload in inputs[name]:
                     what = layouts[name].from_bits(payload).what.as_value()
                     await put(ctx, port, port.payload.shape().from_bits(what.value))
-            job = layouts["job"].from_bits(program.inputs["job"][number]).job
+            job = layouts["job"].from_bits(inputs["job"][number]).job
             await put(ctx, engine.job, job)
             if number == 0:
                 await ctx.tick().repeat(after)

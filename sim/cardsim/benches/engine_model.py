@@ -5,11 +5,18 @@ Entries are taken as decoded; the order in which the engine adds is none of this
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rtl_gen.spec.config import HEAD, CardConfig
 from rtl_gen.spec.formats import PATTERNS
+
+#: Fields of a payload by name: numbers, or arrays of digits.
+Values = dict[str, Any]
+#: The sums of all lanes, the token, and whether it and the row are the last ones.
+Row = tuple[tuple[int, ...], int, bool, bool]
 
 
 @dataclasses.dataclass
@@ -21,18 +28,19 @@ class Job:
     beats: int
     address: int
     pos: int
-    weights: np.ndarray     # [channel, entry, slot]
-    index: np.ndarray
+    weights: npt.NDArray[np.int64]      # [channel, entry, slot]
+    index: npt.NDArray[np.int64]
 
-    def __getattr__(self, name):
-        return self.__dict__["fields"][name]
+    def __getattr__(self, name: str) -> int:
+        fields: dict[str, int] = self.__dict__["fields"]
+        return fields[name]
 
     @property
     def per_row(self) -> int:
         """Entries of one digit of a row."""
         return self.beats * PATTERNS[self.fields["pattern"]].entries
 
-    def order(self):
+    def order(self) -> list[tuple[int, int, int]]:
         """(row, entry of the row, digit of the weight) of each entry of the stream."""
         digits = (1, 0) if self.fields["wide"] else (0,)
         rows, entries = range(self.rows), range(self.per_row)
@@ -52,27 +60,28 @@ class EngineModel:
         self.fresh = np.zeros((2, config.heads, config.tokens, 2, HEAD), np.int64)
         self.bank = np.zeros(bank, object)
 
-    def write_plane(self, word: dict) -> None:
+    def write_plane(self, word: Values) -> None:
         """One word of activations; the lower half only, of which the upper one is to be a copy."""
         v, t = self.config.vector_lanes, word["token"]
         at = word["block"] * self.config.beat_bytes + word["part"] * v
-        columns = (t,)
+        columns: tuple[int, ...] = (t,)
         if word["digits"]:
             columns = (2 * t + 1, 2 * t)
         for column, name in zip(columns, ("low", "high"), strict=False):
             self.digit[column, at:at + v] = word[name]
             self.exponent[column, word["block"]] = word["exponent"]
 
-    def write_fresh(self, word: dict) -> None:
+    def write_fresh(self, word: Values) -> None:
         v = self.config.vector_lanes
         at = slice(word["part"] * v, word["part"] * v + v)
         for digit, name in enumerate(("low", "high")):
             self.fresh[word["kind"], word["head"], word["token"], digit, at] = word[name]
 
-    def merge(self, job: Job):
+    def merge(self, job: Job) -> tuple[npt.NDArray[np.int64], list[list[tuple[int, int]]]]:
         """Weights with fresh K and V, and what is written back: per channel, (address, beat)."""
         config = self.config
-        weights, written = job.weights.copy(), [[] for _ in range(config.channels)]
+        weights = job.weights.copy()
+        written: list[list[tuple[int, int]]] = [[] for _ in range(config.channels)]
         if not job.merge:
             return weights, written
         constants = -(-4 * job.rows * ((job.scale == 1) + (job.norm > 0) + job.bias)
@@ -98,7 +107,7 @@ class EngineModel:
                                        int.from_bytes(beat, "little")))
         return weights, written
 
-    def run(self, job: Job):
+    def run(self, job: Job) -> tuple[list[Row], list[list[tuple[int, int]]]]:
         """(rows as (sums of all lanes, token, last token, last row), what is written back)."""
         config, block_bytes = self.config, self.config.beat_bytes
         ratio = min(PATTERNS[job.pattern].ratio, 4)
