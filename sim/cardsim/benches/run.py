@@ -16,9 +16,9 @@ from typing import Any
 from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
-BENCHES = {"exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise",
+BENCHES = {"engine": "engine", "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise",
            "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm"}
+           "layernorm": "layernorm", "sampler": "sampler"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"
 
@@ -76,6 +76,8 @@ def run(folder: pathlib.Path, *, waves: bool = False, coverage: bool = False) ->
     ports = folder / "ports.vlt"
     ports.write_text("`verilator_config\n"
                      f'public_flat_rw -module "{described["top"]}" -var "*"\n')
+    # make only adds to it, and a build with other options has other objects.
+    (build / "Vtop__ALL.a").unlink(missing_ok=True)
     runner = ports_only()
     runner.build(
         sources=[VerilatorControlFile(folder / "waivers.vlt"), VerilatorControlFile(ports),

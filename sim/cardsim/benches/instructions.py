@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the units that execute instructions have in common: jobs, reports, scratchpad ports."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+import numpy.typing as npt
+from cocotb.triggers import RisingEdge
+
+from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.isa import WORD_BITS
+
+from .run import parameters
+from .stimulus import to_int
+from .streams import pack
+
+#: An instruction on its way to its unit: fields of the payload and their bits.
+JOB = {"word": WORD_BITS, "rows": 12, "beats": 10, "address": 32, "pos": 12, "len": 12, "step": 32,
+       "target": 32, "target_valid": 1, "sequence": 16}
+
+
+def config() -> CardConfig:
+    """The configuration of the unit under test."""
+    values = parameters()
+    return CardConfig(**values | {"group_sizes": tuple(values["group_sizes"])})
+
+
+def job(word: int, **fields: int) -> tuple[int, int]:
+    """Payload of one instruction, its operands resolved; fields that are not given are zero."""
+    values = {"word": word} | fields
+    return pack([(values.get(name, 0), bits) for name, bits in JOB.items()]), 0
+
+
+def signals(seen: list[int]) -> list[int]:
+    """The signals of the instructions that ended, from all that the port ``done`` showed."""
+    return [value >> 1 for value in seen if value & 1]
+
+
+def serve(dut: Any, port: str, memory: npt.NDArray[np.float32]) -> None:
+    """Answer a scratchpad read port from ``memory`` [words, lanes], from now on."""
+    en, addr, data = (getattr(dut, f"{port}__{part}") for part in ("en", "addr", "data"))
+
+    async def bench() -> None:
+        while True:
+            await RisingEdge(dut.aclk)
+            if en.value:
+                data.value = to_int(memory[int(addr.value)])
+    cocotb.start_soon(bench())

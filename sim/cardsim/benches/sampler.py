@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sampler: rows of logits in blocks, result records out."""
+
+import random
+from typing import Any
+
+import cocotb
+import numpy as np
+import numpy.typing as npt
+
+from cardsim import numerics as nx
+from cardsim.functional.sample import Sampler
+from cardsim.functional.state import State
+from rtl_gen.spec import isa
+from rtl_gen.spec.config import CardConfig
+
+from .instructions import config, job, serve, signals
+from .stimulus import numbers
+from .streams import STALLS, compare, exchange, reset, watch
+
+Floats = npt.NDArray[np.float32]
+#: Words of the scratchpad that a 16-bit address reaches.
+SCRATCHPAD = 1 << 16
+
+
+def row(rng: random.Random, lanes: int, kind: str) -> Floats:
+    """Logits of one row."""
+    count = rng.choice([1, lanes, rng.randrange(1, 12 * lanes)])
+    match kind:
+        case "ties":
+            return np.float32([rng.choice([-1, -0.0, 0.0, 2]) for _ in range(count)])
+        case "rising":      # every logit enters the list
+            return np.sort(numbers(rng, count))
+        case "large":       # sums and differences overflow
+            return np.float32([rng.choice([-3.2e38, 3.2e38, 1.0]) for _ in range(count)])
+        case _:
+            return numbers(rng, count, wild=kind == "wild")
+
+
+class Rows:
+    """Instructions for rows of logits, their scratchpad, and what they are to give."""
+
+    def __init__(self, card: CardConfig, rng: random.Random, memory: Floats) -> None:
+        self.card, self.rng, self.memory = card, rng, memory
+        memory[:] = nx.NAN      # words that belong to no block are not to be read
+        self.jobs: list[tuple[int, int]] = []
+        self.records: list[tuple[int, int]] = []
+        self.sampled: list[int] = []
+        self.signals: list[int] = []
+        self._free = 0
+        # As after a program that read numbers out of the ordinary: nothing is taken short.
+        self.state = State(card)
+        self.state.wild = True
+
+    def add(self, logits: Floats) -> None:
+        """One more row, in blocks of random size."""
+        rng, lanes, reference = self.rng, self.card.vector_lanes, Sampler(self.state)
+        base, step, position = rng.randrange(1 << 19), rng.getrandbits(32), rng.randrange(2048)
+        target = rng.choice([None, base + rng.randrange(len(logits)), 1 << 20])
+        k = rng.choice([0, 1, self.card.top_k, rng.randrange(self.card.top_k + 1)])
+        at = 0
+        while at < len(logits):
+            size = min(len(logits) - at, lanes * rng.randrange(1, 5))
+            words, signal = -(-size // lanes), rng.getrandbits(16)
+            block = self.memory[self._free:self._free + words]
+            block.ravel()[:size] = logits[at:at + size]
+            self.jobs.append(job(
+                isa.encode("SAMPLE", a=self._free, words=words, count=size, token=base + at,
+                           first=at == 0, last=at + size == len(logits), k=k, signal=signal),
+                step=step, pos=position, target=target or 0, target_valid=target is not None))
+            self.signals.append(signal)
+            reference.take(block, size, base + at, target)
+            self._free += words + 1
+            at += size
+        record = reference.finish(k, step, position)
+        self.records += [(int(word), int(n == len(record) - 1)) for n, word in enumerate(record)]
+        self.sampled.append(reference.token)
+
+
+@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.parametrize(stall=STALLS)
+async def records_equal_the_reference(dut: Any, stall: float) -> None:
+    card = config()
+    memory = np.empty((SCRATCHPAD, card.vector_lanes), np.float32)
+    await reset(dut)
+    serve(dut, "read", memory)
+    done, sampled, nonfinite = (watch(dut, name) for name in ("done", "sampled", "nonfinite"))
+    for kinds in (("random", "ties", "rising"), ("large", "wild")):
+        seed = f"sampler {kinds} {stall}"
+        rows = Rows(card, random.Random(seed), memory)
+        for kind in kinds * 4:
+            rows.add(row(rows.rng, card.vector_lanes, kind))
+        got = await exchange(dut, {"s_axis_job": rows.jobs}, {"m_axis_record": len(rows.records)},
+                             stall, seed)
+        await cocotb.triggers.ClockCycles(dut.aclk, 2)
+        compare(got["m_axis_record"], rows.records, lambda pair: f"{pair[0]:#x} last={pair[1]}")
+        compare([value >> 1 for value in sampled if value & 1], rows.sampled)
+        compare(signals(done), rows.signals, hex)
+        assert bool(nonfinite) == bool(rows.state.sticky)
+        for seen in (done, sampled, nonfinite):
+            seen.clear()
