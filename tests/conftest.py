@@ -32,6 +32,8 @@ def set_environment() -> None:
     os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
     os.environ["OBJCACHE"] = "ccache"
     os.environ.setdefault("CCACHE_DIR", str(BUILD / "ccache"))
+    # Compiled cards stay between runs, apart from the user's.
+    os.environ.setdefault("HEDDLE_CACHE", str(BUILD / "tests" / "cards"))
     os.environ["AMARANTH_USE_YOSYS"] = "builtin"
 
 

@@ -21,9 +21,8 @@ BEAT = TINY.beat_bytes
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch, build_root):
+def stand_in(monkeypatch):
     monkeypatch.setattr(build.emit, "card", copycard.modules)
-    monkeypatch.setenv("HEDDLE_CACHE", str(build_root / "cards"))
 
 
 @pytest.fixture

@@ -23,16 +23,8 @@ LIMIT = 500_000
 PROGRAMS, ILLEGAL = 40, 40
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(build_root):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HEDDLE_CACHE", str(build_root / "cards"))
-    yield
-    patch.undo()
-
-
 @pytest.fixture
-def opened(cache):
+def opened():
     cards = []
 
     def open_one(**timing):
@@ -132,7 +124,7 @@ def test_silence_is_ended_by_the_watchdog_and_the_next_command_runs(opened):
             assert card.run(record, 600).error == error
 
 
-def test_a_command_without_end_is_given_up_and_a_reset_helps(cache):
+def test_a_command_without_end_is_given_up_and_a_reset_helps():
     card = RtlCard(CONFIG, cycle_limit=20_000)
     try:
         with pytest.raises(CardTimeout, match="the command must end within"):

@@ -29,10 +29,9 @@ LIMIT = 400_000
 
 
 @pytest.fixture(scope="module")
-def library(build_root):
+def library():
     patch = pytest.MonkeyPatch()
     patch.setattr(build.emit, "card", stubcard.modules)
-    patch.setenv("HEDDLE_CACHE", str(build_root / "cards"))
     yield build.library(CONFIG, trace=False)
     patch.undo()
 

@@ -90,10 +90,14 @@ def write(folder: pathlib.Path, found: dict[str, np.ndarray], *, prefix: str = "
     return folder
 
 
-def steps(runtime: Runtime, tokens: Sequence[int]) -> tuple[np.ndarray, list[Result]]:
-    """Read ``tokens`` one command each: logits [tokens, vocabulary], and the result records."""
+def steps(runtime: Runtime, tokens: Sequence[int],
+          first: int = 0) -> tuple[np.ndarray, list[Result]]:
+    """Read ``tokens``, from position ``first`` on, with a command each.
+
+    Returns logits [tokens, vocabulary] and the result records.
+    """
     logits, results = [], []
-    for position, token in enumerate(tokens):
+    for position, token in enumerate(tokens, first):
         results += runtime.run([token], position, 1, candidates=4, store_logits=True)
         logits.append(runtime.logits())
     return np.stack(logits), results

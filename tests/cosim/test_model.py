@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models on the Verilated card and on the functional one: records, logits and memory, bit by bit.
+
+The functional card reads a text up to the position where it becomes interesting; its memory goes
+to the Verilated card, and both go on from there.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import heddle
+from cardsim.rtl import Timing
+from heddle.runtime import Result
+from rtl_gen.spec.registers import STATUS
+from tests.sw import models
+
+pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("card tiny")]
+
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "sw" / "models" / "shakespeare-gpt2"
+PROMPT = "ROMEO.\nBut, soft! what light through yonder window breaks? "
+#: Tokens that both cards read by themselves: one command each, then one command for all.
+ALONE, TOGETHER = 2, 2
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """Five heads, and a vocabulary and an inner width that nothing divides."""
+    found = models.tensors(layers=2, width=320, inner=1001, vocabulary=997, context=41, head=True,
+                           seed="both cards")
+    return models.write(tmp_path_factory.mktemp("awkward"), found, activation_function="gelu")
+
+
+def words(card, layout):
+    """Memory [channels, 32-bit words] that a model uses, but for the status record: cycles are
+    in it."""
+    config, memory = layout.config, layout.memory
+    size = memory.used * config.beat_bytes
+    rows = np.stack([np.frombuffer(card.read(channel * config.channel_bytes, size), "<u4").copy()
+                     for channel in range(config.channels)])
+    first = memory.status * config.beat_bytes // 4
+    rows[0, first:first + len(STATUS)] = 0
+    return rows
+
+
+def plain(result: Result) -> tuple:
+    """A record as a value that can be compared."""
+    return (result.token, result.logit, result.log_sum, result.target_logit,
+            result.candidates.tolist(), result.candidate_logits.tolist())
+
+
+def outcome(runtime, tokens, first):
+    """Logits, records and memory after ``tokens`` from position ``first`` on."""
+    logits, results = models.steps(runtime, tokens[:ALONE], first)
+    results += runtime.run(tokens[ALONE:], first + ALONE, TOGETHER, silent=1)
+    return logits, [plain(result) for result in results], words(runtime.card, runtime.layout)
+
+
+@pytest.mark.parametrize(("which", "start", "options", "stall"), [
+    ("awkward", 0, {"pattern": "dense"}, 0),
+    # The first block of values and the first of lane rows end here.
+    ("awkward", 14, {"pattern": "2:4"}, 250),
+    ("awkward", 30, {"pattern": "2:16", "activation": "a8", "cache": "int8"}, 600),
+    # The end of the context.
+    ("demo", 252, {"pattern": "dense"}, 0),
+    ("demo", 47, {"pattern": "2:4"}, 100)],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value))
+def test_both_cards_give_the_same(awkward, which, start, options, stall):
+    folder = {"awkward": awkward, "demo": DEMO}[which]
+    with contextlib.ExitStack() as stack:
+        sim, rtl = (stack.enter_context(heddle.load(folder, cards=cards, **options, **how))
+                    for cards, how in (("sim:tiny", {}),
+                                       ("rtl:tiny", {"timing": Timing(stall_permille=stall)})))
+        count = start + ALONE + TOGETHER
+        ids = (sim.encode(PROMPT) * count)[:count]
+        if start:
+            sim.runtime.run(ids[:start], 0, start, silent=start)
+        size = sim.runtime.layout.config.channel_bytes
+        used = sim.runtime.layout.memory.used * sim.runtime.layout.config.beat_bytes
+        for channel in range(sim.runtime.layout.config.channels):
+            rtl.runtime.card.write(channel * size, sim.runtime.card.read(channel * size, used))
+        before = words(sim.runtime.card, sim.runtime.layout)
+        want, found = (outcome(model.runtime, ids[start:], start) for model in (sim, rtl))
+        assert rtl.runtime.totals.counters["cycles"] > 0
+    assert len(set(want[0][0].tolist())) > 100
+    assert found[1] == want[1]
+    np.testing.assert_array_equal(found[0].view(np.uint32), want[0].view(np.uint32))
+    # Keys, values, scales, logits, records: all that was written, and nothing else.
+    assert np.count_nonzero(want[2] != before) > 1000
+    np.testing.assert_array_equal(found[2], want[2])
+
+
+def test_the_command_line_says_the_same_of_both(tmp_path):
+    """Whole processes, from a prompt to JSON; the Verilated card knows what it cost, too."""
+    found = {}
+    for backend in ("sim", "rtl"):
+        path = tmp_path / f"{backend}.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "heddle", "run", DEMO, "--cards", f"{backend}:tiny",
+             "--prompt", "O!", "--max-new-tokens", "3", "--temperature", "0.8", "--top-k", "40",
+             "--seed", "5", "--json", path],
+            capture_output=True, text=True, check=False, env=os.environ)
+        assert done.returncode == 0, done.stderr
+        found[backend] = json.loads(path.read_text())
+        assert done.stdout == found[backend]["text"] + "\n"
+    sim, rtl = found["sim"], found["rtl"]
+    for name in ("text", "token_ids", "prompt_token_ids", "steps"):
+        assert sim[name] == rtl[name], name
+    assert len(rtl["token_ids"]) == 3
+    assert (sim["cycles_total"], rtl["backend"], rtl["config"]) == (None, "rtl", "tiny")
+    assert rtl["cycles_per_token"] * rtl["steps"] == pytest.approx(rtl["cycles_total"])
+    # One card of 4 channels of 16 bytes reads some 3.5 million weights a token.
+    assert rtl["hbm_bytes_per_token"] > 3e6
+    assert 0.3 < rtl["hbm_read_utilisation"] < 1
