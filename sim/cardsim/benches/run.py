@@ -16,9 +16,9 @@ from typing import Any
 from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
-BENCHES = {"engine": "engine", "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise",
-           "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm", "sampler": "sampler"}
+BENCHES = {"engine": "engine", "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
+           "layernorm": "layernorm", "exp": "elementwise", "gelu": "elementwise",
+           "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"
 

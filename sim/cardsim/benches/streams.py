@@ -6,6 +6,7 @@ A payload is one integer: tdata, and tlast above it where the port has one.
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -59,12 +60,15 @@ def _port(dut, name: str):
 
 
 async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: float,
-                seed: str) -> None:
-    """Send (tdata, tlast) pairs; before each, wait with chance ``stall`` per cycle."""
+                seed: str, go: Callable[[int], bool] = lambda index: True) -> None:
+    """Send (tdata, tlast) pairs; before each, wait with chance ``stall`` per cycle.
+
+    Payload number ``index`` is not offered before ``go(index)``.
+    """
     rng = random.Random(seed)
     tdata, tvalid, tready, tlast = _port(dut, name)
-    for word, last in payloads:
-        while rng.random() < stall:
+    for index, (word, last) in enumerate(payloads):
+        while rng.random() < stall or not go(index):
             await RisingEdge(dut.aclk)
         tdata.value = word
         tvalid.value = 1
@@ -123,6 +127,20 @@ def watch(dut, name: str) -> list[int]:
                 seen.append(value)
     cocotb.start_soon(bench())
     return seen
+
+
+def transfers(dut: Any, name: str) -> list[int]:
+    """tdata of all that goes through the stream ``name`` from now on, as it goes."""
+    words: list[int] = []
+    tdata, tvalid, tready, _ = _port(dut, name)
+
+    async def bench() -> None:
+        while True:
+            await RisingEdge(dut.aclk)
+            if tvalid.value and tready.value:
+                words.append(int(tdata.value))
+    cocotb.start_soon(bench())
+    return words
 
 
 def compare(got: Sequence, expected: Sequence, show: Callable = repr) -> None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matmul engine: random instructions, in chunks side by side, with fresh K and V."""
+
+import random
+from typing import Any
+
+import cocotb
+from cocotb.triggers import ClockCycles, RisingEdge
+
+from rtl_gen.spec.config import ACC_BITS
+
+from .engine_model import Values
+from .engine_program import Program, shuffle
+from .instructions import config, job, signals
+from .streams import STALLS, compare, drive, exchange, pack, reset, transfers, watch
+
+
+def plane(word: Values) -> tuple[int, int]:
+    """Payload of a word of activations."""
+    return pack([(word["block"], 16), (word["part"], 6), *((v, 8) for v in word["low"]),
+                 *((v, 8) for v in word["high"]), (word["exponent"], 8), (word["digits"], 1),
+                 (word["two_beat"], 1), (word["token"], 2)]), 0
+
+
+def fresh(word: Values) -> tuple[int, int]:
+    """Payload of a word of fresh K or V."""
+    return pack([(word["kind"], 1), (word["token"], 2), (word["head"], 6), (word["part"], 6),
+                 *((v, 8) for v in word["low"]), *((v, 8) for v in word["high"])]), 0
+
+
+def row(values: Values) -> tuple[int, int]:
+    """Payload of a finished row."""
+    return pack([*((acc, ACC_BITS) for acc in values["acc"]), (values["token"], 2),
+                 (values["last_token"], 1), (values["last_row"], 1)]), 0
+
+
+def entries(program: Program, channel: int) -> list[int]:
+    """All entries of a channel: weights below, indices above."""
+    return [pack([*((w, 8) for w in weights), *((i, 4) for i in index)])
+            for one in program.jobs
+            for weights, index in zip(one.weights[channel].tolist(), one.index[channel].tolist(),
+                                      strict=True)]
+
+
+async def channel(dut: Any, number: int, words: list[int], stall: float, seed: str) -> None:
+    """Show the engine the next entries of a channel, none to two, until it has used all."""
+    rng = random.Random(seed)
+    level, take = getattr(dut, f"level__{number}"), getattr(dut, f"take__{number}")
+    places = [getattr(dut, f"entries__{number}__{k}") for k in range(2)]
+    done = shown = 0
+    while done < len(words):
+        if rng.random() >= stall:
+            shown = min(2, len(words) - done, shown + rng.randint(1, 2))
+        level.value = shown
+        for k, place in enumerate(places):      # what is not shown may be anything
+            place.value = words[done + k] if k < shown else rng.getrandbits(len(place))
+        await RisingEdge(dut.aclk)
+        taken = int(take.value)
+        assert taken <= shown, f"channel {number}: {taken} entries taken of {shown}"
+        done, shown = done + taken, shown - taken
+    level.value = 0
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.parametrize(stall=STALLS)
+async def sums_equal_the_reference(dut: Any, stall: float) -> None:
+    card, seed = config(), f"engine {stall}"
+    program, channels = Program(card, seed), range(card.channels)
+    shuffle(program, 200 if stall < 0.5 else 60)
+    for c in channels:
+        getattr(dut, f"level__{c}").value = 0
+    await reset(dut)
+    done, used, *waits = (watch(dut, name) for name in (
+        "done", "entries_used", "wait_weights", "wait_rows"))
+    finished, fresh_in, *planes_in = (transfers(dut, name) for name in (
+        "m_axis_rows", "s_axis_fresh", "s_axis_planes_0", "s_axis_planes_1"))
+
+    # What the dependency counters of a card order: nothing is overwritten before it was read, and
+    # no instruction starts before what it reads is there.
+    row_ends = [0, *(rows for one, (rows, _, _) in zip(program.jobs, program.ends, strict=True)
+                     if one.last)]
+
+    def ended(after: Values) -> bool:
+        return len(signals(done)) >= after["done"] and len(finished) >= row_ends[after["last"]]
+
+    def ready(index: int) -> bool:
+        needs = program.given[index][1]
+        return (len(fresh_in) >= needs["fresh"]
+                and all(len(words) >= n for words, n in zip(planes_in, needs["planes"],
+                                                            strict=True)))
+
+    for name, payload, words in (("fresh", fresh, program.fresh), *(
+            (f"planes_{k}", plane, words) for k, words in enumerate(program.planes))):
+        cocotb.start_soon(drive(
+            dut, f"s_axis_{name}", [payload(word) for word, _ in words], stall / 2, seed + name,
+            lambda index, words=words: ended(words[index][1])))     # type: ignore[misc]
+    cocotb.start_soon(drive(
+        dut, "s_axis_job", [job(**one) for one, _ in program.given], stall, f"{seed} job", ready))
+    for c in channels:
+        cocotb.start_soon(channel(dut, c, entries(program, c), stall, f"{seed} channel {c}"))
+
+    wanted = {"m_axis_rows": [row(values) for values in program.rows],
+              "m_axis_epilogue_job": [job(**one) for one in program.given_on],
+              **{f"m_axis_write_{c}": [(pack([(address, 32), (beat, 8 * card.beat_bytes)]), 0)
+                                       for address, beat in program.written[c]]
+                 for c in channels}}
+    got = await exchange(dut, {}, {name: len(what) for name, what in wanted.items()}, stall, seed)
+    await ClockCycles(dut.aclk, 50)
+    for name, what in wanted.items():
+        compare(got[name], what, lambda pair: f"{pair[0]:#x}")
+        assert not getattr(dut, f"{name}_tvalid").value, f"{name}: more than expected"
+    compare(signals(done), program.done, hex)
+    assert sum(used) == program.entries()
+    assert all(waits) or not stall, "a step must have waited for entries and for rows"
