@@ -338,6 +338,7 @@ class LayerNorm(NamedTuple):
 
     y: Floats
     mean: np.float32
+    variance: np.float32
     rstd: np.float32
 
 
@@ -353,8 +354,10 @@ def layer_norm(words: npt.ArrayLike, inv: npt.ArrayLike, eps: npt.ArrayLike,
     """
     mean = mul(word_sum(words), inv)
     d = sub(words, mean)
-    rstd = rsqrt(add(mul(word_sum(mul(d, d)), inv), eps))
-    return LayerNorm(add(mul(mul(d, rstd), gamma), beta), scalar(mean), scalar(rstd))
+    variance = mul(word_sum(mul(d, d)), inv)
+    rstd = rsqrt(add(variance, eps))
+    y = add(mul(mul(d, rstd), gamma), beta)
+    return LayerNorm(y, scalar(mean), scalar(variance), scalar(rstd))
 
 
 # ---- Softmax. ----
