@@ -40,6 +40,11 @@ def _channel(config: CardConfig):
     return Channel(config)
 
 
+def _reader(**parameters):
+    from .memory.reader import Reader
+    return Reader(**parameters)
+
+
 def _epilogue(config: CardConfig):
     from .matmul import Epilogue
     return Epilogue(config)
@@ -82,6 +87,8 @@ UNITS: dict[str, Unit] = {
     "engine": Unit(doc="Matmul engine: N:M-sparse and dense lanes with accumulators.",
                    build=_engine),
     "channel": Unit(doc="HBM channel: read ahead, decode patterns, write.", build=_channel),
+    "reader": Unit(doc="HBM reader: AXI4 read master with many bursts under way.", build=_reader,
+                   parameters={"beat_bytes": 64, "burst": 64, "outstanding": 32}),
     "epilogue": Unit(doc="Scale, deferred norm, bias, GELU and residual.", build=_epilogue),
     "vector": Unit(doc="FP32 vector unit with quantiser and norm.", build=_vector),
     "sampler": Unit(doc="Argmax, top-k and log-sum-exp of logits.", build=_sampler),

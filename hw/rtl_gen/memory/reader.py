@@ -9,6 +9,8 @@ from ..common import axi
 
 #: Beats of one job; a whole stream fits.
 BEATS_BITS = 25
+#: Bytes of a beat, as AXI4 allows them.
+BEATS = tuple(1 << size for size in range(8))
 #: No burst crosses a multiple of this many bytes.
 PAGE = 4096
 
@@ -34,6 +36,7 @@ class Reader(wiring.Component):
     Parameters
     ----------
     beat_bytes : int
+        A power of two, at most 128.
     burst : int
         Beats of the longest burst, a power of two, at most 256 and 4 KiB; bursts end at multiples
         of it.
@@ -62,6 +65,8 @@ class Reader(wiring.Component):
     LATENCY, INTERVAL = 3, 2
 
     def __init__(self, beat_bytes: int, *, burst: int, outstanding: int):
+        if beat_bytes not in BEATS:
+            raise ValueError(f"beat_bytes must be a power of two in 1..128, not {beat_bytes!r}")
         if burst < 1 or burst & burst - 1 or burst > min(256, PAGE // beat_bytes):
             raise ValueError(f"burst must be a power of two in 1..{min(256, PAGE // beat_bytes)}, "
                              f"not {burst!r}")

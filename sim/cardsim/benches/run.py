@@ -17,8 +17,8 @@ from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
 BENCHES = {"engine": "engine", "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm", "exp": "elementwise", "gelu": "elementwise",
-           "gelu_erf": "elementwise"}
+           "layernorm": "layernorm", "reader": "reader",
+           "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"
 
