@@ -8,6 +8,7 @@ import random
 import pytest
 from amaranth import ResetInserter, Signal
 
+from cardsim.benches.channel_streams import Stream, make_stream, place
 from rtl_gen.memory import channel
 from rtl_gen.memory.channel import BURST, OUTSTANDING, Channel
 from rtl_gen.memory.splitter import Splitter
@@ -15,14 +16,7 @@ from rtl_gen.spec.config import SMALL, TINY, U280
 from rtl_gen.spec.formats import PATTERNS, meta_beats
 from tests.rtl.axi_memory import AxiMemory
 from tests.rtl.bench import simulate
-from tests.rtl.channel_bench import (
-    Job,
-    give_jobs,
-    make_job,
-    place,
-    take_entries,
-    take_words,
-)
+from tests.rtl.channel_bench import give_jobs, take_entries, take_words
 
 #: As small as it may be: queues fill and wrap.
 CRAMPED = dataclasses.replace(TINY, fifo_beats=16, aux_beats=16)
@@ -44,7 +38,7 @@ def test_entries_and_constants_of_random_jobs(config, stall, number):
         most = config.aux_beats * config.beat_bytes // 4
         blocks = rng.choice([[], [1], [most], [rng.randrange(1, most)],
                              [rng.randrange(1, 12) for _ in range(rng.randrange(1, 8))]])
-        jobs.append(make_job(rng, config, pattern, values, blocks))
+        jobs.append(make_stream(rng, config, pattern, values, blocks))
     addresses, content = place(rng, jobs, config, 4000)
     base = 7 << 34 | 5 * config.beat_bytes
     dut = Channel(config)
@@ -81,7 +75,7 @@ def test_a_beat_a_cycle(pattern):
     config, seed = TINY, f"throughput {pattern.name}"
     rng = random.Random(seed)
     count, values = 3, 64
-    jobs = [make_job(rng, config, pattern, values, [12]) for _ in range(count)]
+    jobs = [make_stream(rng, config, pattern, values, [12]) for _ in range(count)]
     addresses, content = place(rng, jobs, config, 3000)
     dut = Channel(config)
     memory = AxiMemory(dut.axi, beat_bytes=16, content=content, seed=seed, latency=30)
@@ -105,7 +99,7 @@ def test_a_beat_a_cycle(pattern):
 def test_latencies_are_as_published():
     config = TINY
     rng = random.Random("latency")
-    jobs = [make_job(rng, config, PATTERNS[0], 0, [4])]
+    jobs = [make_stream(rng, config, PATTERNS[0], 0, [4])]
     dut = Channel(config)
     memory = AxiMemory(dut.axi, beat_bytes=16, content=place(rng, jobs, config, 300)[1], latency=5)
     memory.content[:16] = jobs[0].beats[0].to_bytes(16, "little")
@@ -120,7 +114,7 @@ def test_reads_run_ahead_across_jobs():
     """Nobody takes anything: addresses of many small jobs go out all the same."""
     config = TINY
     rng = random.Random("ahead")
-    jobs = [make_job(rng, config, PATTERNS[0], 2, []) for _ in range(40)]
+    jobs = [make_stream(rng, config, PATTERNS[0], 2, []) for _ in range(40)]
     addresses, content = place(rng, jobs, config, 1000)
     dut = Channel(config)
     memory = AxiMemory(dut.axi, beat_bytes=16, content=content, latency=400)
@@ -175,11 +169,11 @@ def test_writes_arrive_in_order(stall):
 def test_an_error_of_a_read_is_kept():
     config = TINY
     rng = random.Random("read error")
-    jobs = [make_job(rng, config, PATTERNS[0], 100, [])]
+    jobs = [make_stream(rng, config, PATTERNS[0], 100, [])]
     dut = Channel(config)
     addresses, content = place(rng, jobs, config, 400)
     memory = AxiMemory(dut.axi, beat_bytes=16, content=content, bad=range(64 * 16, 65 * 16))
-    jobs_before = [Job(PATTERNS[0], [], 0, 0, [], [])]      # an empty job does nothing
+    jobs_before = [Stream(PATTERNS[0], [], 0, 0, [], [])]      # an empty job does nothing
 
     async def check(ctx):
         await ctx.tick().repeat(400)
@@ -215,8 +209,8 @@ def test_after_an_abort_and_a_reset_the_channel_is_new(monkeypatch):
     monkeypatch.setattr(channel, "OUTSTANDING", 2)
     config = CRAMPED
     rng = random.Random("abort")
-    lost = [make_job(rng, config, PATTERNS[1], 300, [64])]
-    jobs = [make_job(rng, config, PATTERNS[2], 40, [9])]
+    lost = [make_stream(rng, config, PATTERNS[1], 300, [64])]
+    jobs = [make_stream(rng, config, PATTERNS[2], 40, [9])]
     addresses, content = place(rng, lost + jobs, config, 1000)
     dut, reset = Channel(config), Signal()
     memory = AxiMemory(dut.axi, beat_bytes=16, content=content, stall=0.3, latency=40)

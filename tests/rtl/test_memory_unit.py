@@ -10,6 +10,7 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from cardsim.benches.channel_streams import words_to_beats
 from rtl_gen.common import layouts
 from rtl_gen.control.dispatch import Owner
 from rtl_gen.emit import convert, write
@@ -22,7 +23,6 @@ from rtl_gen.vector.scales import K, V, cache_layout
 from rtl_gen.vector.scratchpad import FROM_EPILOGUE, FROM_LOAD, STORE, read_port, write_layout
 from tests.rtl.axi_memory import AxiMemory
 from tests.rtl.bench import plain, put, simulate
-from tests.rtl.channel_bench import words_to_beats
 from tests.rtl.verilated import WAIVED
 
 CONFIG = dataclasses.replace(TINY, fifo_beats=16, aux_beats=16, scratch_words=128, kv_scales=128)

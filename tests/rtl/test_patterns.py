@@ -8,39 +8,14 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
+from cardsim.benches.channel_streams import choices, expected
 from rtl_gen.memory.decode import Decoder, EightOfSixteen
 from rtl_gen.spec.config import CONFIGS, SMALL, TINY
-from rtl_gen.spec.formats import PATTERNS, Pattern
+from rtl_gen.spec.formats import PATTERNS
 from tests.rtl.bench import simulate
 
 FOURS = dataclasses.replace(TINY, name="fours", group_sizes=(4,))
 OTHERS = dataclasses.replace(TINY, name="others", group_sizes=(8, 16))
-
-
-def choices(pattern: Pattern) -> list[tuple[tuple[int, ...], int]]:
-    """Every choice of positions in a group, with its code."""
-    known = list(itertools.combinations(range(pattern.m), pattern.n))
-    match pattern.coding:
-        case "choice":
-            return [(places, number) for number, places in enumerate(known)]
-        case "bitmap":
-            return [(places, sum(1 << p for p in places)) for places in known]
-        case "positions":
-            return [(places, sum(p << 4 * k for k, p in enumerate(places))) for places in known]
-        case _:
-            return [((0,), 0)]
-
-
-def expected(pattern: Pattern, width: int, groups: list[tuple[int, ...]]) -> list[int]:
-    """The candidate of every slot, for the positions that each group keeps."""
-    if pattern.m == 1:
-        return [slot % 4 for slot in range(width)]
-    result = []
-    for slot in range(width):
-        _, _, ordinal = pattern.slot(slot)
-        place = groups[slot // pattern.n][slot % pattern.n]
-        result.append(ordinal // pattern.n * pattern.m + place)
-    return result
 
 
 def test_every_bitmap_of_eight_in_sixteen():
