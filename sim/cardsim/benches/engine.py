@@ -66,7 +66,7 @@ async def channel(dut: Any, number: int, words: list[int], stall: float, seed: s
 async def sums_equal_the_reference(dut: Any, stall: float) -> None:
     card, seed = config(), f"engine {stall}"
     program, channels = Program(card, seed), range(card.channels)
-    shuffle(program, 200 if stall < 0.5 else 60)
+    shuffle(program, 80 if stall < 0.5 else 30)
     for c in channels:
         getattr(dut, f"level__{c}").value = 0
     await reset(dut)

@@ -16,7 +16,8 @@ from typing import Any
 from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
-BENCHES = {"engine": "engine", "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
+BENCHES = {"engine": "engine", "channel": "channel",
+           "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
            "layernorm": "layernorm", "reader": "reader",
            "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A memory channel between an AXI4 memory of somebody else and what takes its entries and words."""
+
+import itertools
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import cocotb
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotbext.axi import AxiBus, AxiRam
+
+from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.formats import PATTERNS
+
+from .channel_streams import Stream, make_stream, place
+from .instructions import config
+from .streams import STALLS, drive, pack, reset, transfers, watch
+
+#: Where the channel's memory begins, and beats of the part that is read; as many are written.
+BASE, ROOM = 3 << 32, 4000
+#: Fields of a request, which hold until it is taken.
+REQUESTS = {"ar": ("araddr", "arlen", "arsize", "arburst", "arid"),
+            "aw": ("awaddr", "awlen", "awsize", "awburst", "awid"),
+            "w": ("wdata", "wstrb", "wlast")}
+
+
+def pauses(seed: str, stall: float) -> Iterator[bool]:
+    """Whether the memory holds back, cycle by cycle."""
+    rng = random.Random(seed)
+    return (rng.random() < stall for _ in itertools.count())
+
+
+async def start(dut: Any, card: CardConfig, content: bytes, stall: float) -> AxiRam:
+    """Memory with ``content``, reset, and all that watches the port."""
+    logging.getLogger(f"cocotb.{dut._name}.m_axi").setLevel(logging.WARNING)
+    for name in ("take", "word_take", "word_skip", "drain"):
+        getattr(dut, name).value = 0
+    dut.base.value = BASE
+    memory = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, dut.aresetn,
+                    reset_active_level=False, size=2 * ROOM * card.beat_bytes)
+    # It sees the low bits of addresses only.
+    memory.write(BASE % memory.size, content)
+    for side in (memory.read_if.ar_channel, memory.read_if.r_channel, memory.write_if.aw_channel,
+                 memory.write_if.w_channel, memory.write_if.b_channel):
+        if stall:
+            side.set_pause_generator(pauses(f"{side} {stall}", stall))
+    await reset(dut)
+    for kind in REQUESTS:
+        cocotb.start_soon(requests(dut, kind, card.beat_bytes))
+    return memory
+
+
+async def requests(dut: Any, kind: str, beat_bytes: int) -> None:
+    """Requests stay until they are taken; bursts are of whole beats, within 4 KiB."""
+    valid, ready = (getattr(dut, f"m_axi_{kind}{part}") for part in ("valid", "ready"))
+    fields = [getattr(dut, f"m_axi_{name}") for name in REQUESTS[kind]]
+    held: list[int] | None = None
+    while True:
+        await RisingEdge(dut.aclk)
+        offered = [int(field.value) for field in fields] if valid.value else None
+        assert held is None or offered == held, f"{kind} changed its mind: {held}, then {offered}"
+        held = None if ready.value else offered
+        if offered is None:
+            continue
+        if kind == "w":
+            assert offered[1] == (1 << beat_bytes) - 1, f"wstrb must be ones, not {offered[1]:#x}"
+            continue
+        address, beats = offered[0], offered[1] + 1
+        assert offered[2:4] == [beat_bytes.bit_length() - 1, 1], f"{kind}: size or type of burst"
+        assert address % beat_bytes == 0, f"{kind}: {address:#x} must be the address of a beat"
+        assert address // 4096 == (address + beats * beat_bytes - 1) // 4096, \
+            f"{kind}: {beats} beats from {address:#x} must not cross 4 KiB"
+
+
+def number(rng: random.Random, most: int, stall: float) -> int:
+    """How many of ``most`` are taken in this cycle."""
+    return most if not stall else 0 if rng.random() < stall else rng.randint(0, most)
+
+
+async def take_entries(dut: Any, streams: list[Stream], width: int, stall: float,
+                       seed: str) -> None:
+    """Take all entries, none to two a cycle, and compare them."""
+    rng, done = random.Random(seed), 0
+    wanted = [(one.pattern.name, *entry) for one in streams for entry in one.entries]
+    while done < len(wanted):
+        # Half a cycle after the edge that changes them, and before the one that takes them.
+        await FallingEdge(dut.aclk)
+        assert int(dut.level.value) <= len(wanted) - done, "more entries than there are"
+        taken = number(rng, int(dut.level.value), stall)
+        for port in (dut.entries__0, dut.entries__1)[:taken]:
+            name, weights, index = wanted[done]
+            bits = int(port.value)
+            found = [(bits >> 8 * slot & 255 ^ 128) - 128 for slot in range(width)]
+            assert found == weights, f"entry {done}, {name}: weights must be {weights}, not {found}"
+            found = [bits >> 8 * width + 4 * slot & 15 for slot in range(width)]
+            assert all(one in (None, place) for one, place in zip(index, found, strict=True)), \
+                f"entry {done}, {name}: indices must be {index}, not {found}"
+            done += 1
+        dut.take.value = taken
+    await FallingEdge(dut.aclk)
+    dut.take.value = 0
+
+
+async def take_words(dut: Any, streams: list[Stream], stall: float, seed: str) -> None:
+    """Take all words, none to three a cycle, and skip what follows each block in its beat."""
+    rng = random.Random(seed)
+    for block in [block for one in streams for block in one.blocks]:
+        done, skip = 0, False
+        while not skip:
+            await FallingEdge(dut.aclk)
+            taken = number(rng, min(int(dut.word_level.value), len(block) - done), stall)
+            bits = int(dut.words.value)
+            found = [bits >> 32 * k & 0xFFFFFFFF for k in range(taken)]
+            assert found == block[done:done + taken], f"words {done} of a block: {found}"
+            done += taken
+            # The end may be known with the last word or only later.
+            skip = done == len(block) and rng.random() >= stall / 2
+            dut.word_take.value, dut.word_skip.value = taken, int(skip)
+    await FallingEdge(dut.aclk)
+    dut.word_take.value = dut.word_skip.value = 0
+
+
+def jobs(streams: list[Stream], addresses: list[int]) -> list[tuple[int, int]]:
+    """Payloads of the jobs."""
+    return [(pack([(address, 32), (one.aux, 20), (one.values, 23), (one.pattern.code, 4)]), 0)
+            for one, address in zip(streams, addresses, strict=True)]
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.parametrize(stall=STALLS)
+async def streams_and_writes_equal_the_reference(dut: Any, stall: float) -> None:
+    card, seed = config(), f"channel {stall}"
+    rng, width = random.Random(seed), card.beat_bytes
+    patterns = [one for one in PATTERNS if one.m in (1, *card.group_sizes)]
+    most = card.aux_words
+    streams = [make_stream(rng, card, pattern, rng.choice([0, 1, 16, rng.randrange(1, 60)]),
+                           rng.choice([[], [most], [rng.randrange(1, 12) for _ in range(5)]]))
+               for pattern in patterns * (6 if stall < 0.5 else 1)]
+    rng.shuffle(streams)
+    addresses, content = place(rng, streams, card, ROOM)
+    written: dict[int, int] = {}
+    writes = []
+    for _ in range(30 if stall < 0.5 else 10):
+        first = ROOM + rng.randrange(ROOM - 40)
+        for address in range(first, first + rng.choice([1, 3, 40])):
+            written[address] = rng.getrandbits(8 * width)
+            writes.append((pack([(address, 32), (written[address], 8 * width)]), 0))
+
+    memory = await start(dut, card, bytes(content), stall)
+    read_beats, write_beats, *errors = (watch(dut, name) for name in (
+        "read_beat", "write_beat", "read_error", "write_error"))
+    tasks = [cocotb.start_soon(task) for task in (
+        drive(dut, "s_axis_job", jobs(streams, addresses), stall / 2, f"{seed} jobs"),
+        drive(dut, "s_axis_write", writes, stall / 2, f"{seed} writes"),
+        take_entries(dut, streams, width, stall, f"{seed} entries"),
+        take_words(dut, streams, stall, f"{seed} words"))]
+    for task in tasks:
+        await task
+    await ClockCycles(dut.aclk, 2)
+    while dut.reading.value or dut.writing.value:
+        await RisingEdge(dut.aclk)
+    await ClockCycles(dut.aclk, 50)
+    assert not dut.level.value, "there must be no more entries"
+    assert not dut.word_level.value, "there must be no more words"
+    assert sum(read_beats) == sum(len(one.beats) for one in streams)
+    assert sum(write_beats) == len(writes)
+    assert errors == [[], []]
+    for address, value in written.items():
+        found = memory.read((BASE + address * width) % memory.size, width)
+        assert int.from_bytes(found, "little") == value, f"beat {address}"
+
+
+@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.parametrize(stall=STALLS)
+async def after_a_drain_nothing_is_under_way(dut: Any, stall: float) -> None:
+    """Nobody takes anything; a reset then makes the channel as new."""
+    card, rng = config(), random.Random(f"drain {stall}")
+    streams = [make_stream(rng, card, pattern, 200, [8]) for pattern in PATTERNS[:3]]
+    addresses, content = place(rng, streams, card, ROOM)
+    await start(dut, card, bytes(content), stall)
+    asked = transfers(dut, "s_axis_job")
+    cocotb.start_soon(drive(dut, "s_axis_job", jobs(streams, addresses), 0, ""))
+    while len(asked) < len(streams):
+        await RisingEdge(dut.aclk)
+    assert dut.reading.value
+    dut.drain.value = 1
+    await ClockCycles(dut.aclk, 2)
+    while dut.reading.value:
+        await RisingEdge(dut.aclk)
+    beats = watch(dut, "read_beat")
+    await ClockCycles(dut.aclk, 100)
+    assert not dut.m_axi_arvalid.value, "no burst may be asked for after a drain"
+    assert not beats, "no beat may come after a drain"
+    # As new.
+    dut.drain.value, dut.aresetn.value = 0, 0
+    await ClockCycles(dut.aclk, 2)
+    dut.aresetn.value = 1
+    tasks = [cocotb.start_soon(task) for task in (
+        drive(dut, "s_axis_job", jobs(streams, addresses), 0, ""),
+        take_entries(dut, streams, card.beat_bytes, 0, ""), take_words(dut, streams, 0, ""))]
+    for task in tasks:
+        await task
