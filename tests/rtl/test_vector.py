@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from rtl_gen.spec.config import SLICE_BLOCKS, TINY
+from cardsim.benches.vector_program import ROOM, Mixture, fill_norms
+from rtl_gen.spec.config import TINY
 from rtl_gen.spec.isa import ScalarFn, VectorFn
 from tests.rtl.bench import again
 from tests.rtl.fp32_bench import random_bits
@@ -46,8 +47,8 @@ def check(model, script: Script, *, stall: float, seed: str, cycles: int, flags:
             assert found == wanted, (
                 f"{name} {k} is {found:#x}, not {wanted:#x}; repeat with: {again()}")
     if flags:
-        assert bool(run.high["nonfinite"]) == script.nonfinite
-        assert bool(run.high["range"]) == script.range
+        assert bool(run.high["nonfinite"]) == script.model.nonfinite
+        assert bool(run.high["range"]) == script.model.range
     return run
 
 
@@ -82,77 +83,21 @@ def test_functions_of_vector(models, fn, stall):
     check(models("tiny"), script, stall=stall, seed=seed, cycles=60_000)
 
 
-def fill_norms(script: Script) -> None:
-    """Write every norm, which a reset does not."""
-    words, elements = 2, 2 * script.config.vector_lanes
-    for token in range(script.config.tokens):
-        script.run("QUANT", a=token, words=words, act=0, exponent=-10, stats=1, token=token,
-                   inv=bits(1 / elements), count=bits(elements))
-        for number in range(2):
-            script.run("NORM", slices=1, set=number, token=token, inv=bits(1 / elements),
-                       eps=bits(1e-5))
-
-
 def random_script(config, seed: str, count: int, *, wild: bool) -> Script:
     """Instructions of all kinds as programs could have them, many of them overlapping."""
     rng = random.Random(seed)
-    script = Script(config)
-    lanes = config.vector_lanes
-    room, longest = 512, SLICE_BLOCKS * config.beat_bytes // lanes
-    script.load(0, anything(rng, config, room) if wild else gaussian(rng, config, room))
-    fill_norms(script)
-    known = {t: {0} for t in range(config.tokens)}
-    for _ in range(count):
-        kind = rng.choices(["QUANT", "CACHE", "NORM", "VECTOR", "SCALAR", "SAMPLE"],
-                           [10, 6, 3, 1, 1, 0.3])[0]
-        common = {"signal": rng.getrandbits(16), "wait": rng.getrandbits(16)}
-        if kind == "QUANT":
-            digits, two_beat = rng.randrange(2), rng.randrange(2)
-            tokens = config.tokens >> digits >> two_beat
-            if not tokens:
-                continue
-            words = rng.choice([1, 2, 3, 6, 6, 12, 24, rng.randrange(1, longest + 1)])
-            token, entry = rng.randrange(tokens), rng.randrange(8)
-            stats = rng.randrange(2)
-            if stats:
-                known[token].add(entry)
-            script.run(
-                "QUANT", a=rng.randrange(room - words), words=words, gamma=rng.randrange(2),
-                b=rng.randrange(room - words), act=rng.randrange(500),
-                exponent=rng.randrange(-30, 10), digits=digits, two_beat=two_beat, token=token,
-                stats=stats, slice=entry, inv=bits(1 / (words * lanes)), count=bits(words * lanes),
-                **common)
-        elif kind == "NORM":
-            token = rng.randrange(config.tokens)
-            slices = next((k for k in range(9) if k not in known[token]), 9)
-            if slices:
-                script.run("NORM", slices=slices, set=rng.randrange(2), token=token,
-                           inv=bits(1 / rng.randrange(100, 2000)), eps=bits(1e-5), **common)
-        elif kind == "CACHE":
-            script.run(
-                "CACHE", a=rng.randrange(room - config.head_words), kind=rng.randrange(2),
-                head=rng.randrange(config.heads), token=rng.randrange(config.tokens),
-                wide=rng.randrange(2), kv_base=rng.randrange(100),
-                kv_heads=rng.randrange(1, 13), pos=rng.randrange(2000), **common)
-        elif kind == "SAMPLE":
-            script.run("SAMPLE", a=0, words=1, count=1, **common)
-        elif kind == "SCALAR":
-            script.run("SCALAR", fn=rng.choice(list(ScalarFn)), d=rng.randrange(16),
-                       a=rng.randrange(16), b=rng.randrange(16), imm=random_bits(rng), **common)
-        else:
-            words = rng.randrange(1, 20)
-            dst = rng.randrange(room - words)
-            away = [k for k in range(room - words) if k == dst or abs(k - dst) >= words]
-            fns = list(VectorFn) if wild else [
-                VectorFn.ADD, VectorFn.COPY, VectorFn.GELU_TANH, VectorFn.MAXIMUM]
-            script.run("VECTOR", fn=rng.choice(fns), dst=dst, a=rng.choice(away),
-                       b=rng.choice(away), words=words, s=rng.randrange(16), **common)
+    script, mixture = Script(config), Mixture(rng, config, wild=wild)
+    script.load(0, anything(rng, config, ROOM) if wild else gaussian(rng, config, ROOM))
+    for name, fields in fill_norms(config):
+        script.run(name, **fields)
+    for name, fields in mixture.take(count):
+        script.run(name, pos=rng.randrange(2000), **fields)
         if rng.random() < 0.03:
             script.show_norms()
         if rng.random() < 0.02:
-            script.load(rng.randrange(room - 8), gaussian(rng, config, 8, 2.0))
+            script.load(rng.randrange(ROOM - 8), gaussian(rng, config, 8, 2.0))
     script.show_norms()
-    script.read(0, room)
+    script.read(0, ROOM)
     return script
 
 
@@ -162,7 +107,7 @@ def random_script(config, seed: str, count: int, *, wild: bool) -> Script:
 def test_random_programs(models, name, stall, wild):
     seed = f"{name} {stall} {wild}"
     script = random_script(CONFIGS[name], seed, 600, wild=wild)
-    assert not wild or (script.nonfinite and script.range)
+    assert not wild or (script.model.nonfinite and script.model.range)
     check(models(name), script, stall=stall, seed=seed, cycles=400_000)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vector unit with a scratchpad, driven by a script; the same script on NumPy.
 
-The reference executes one instruction after another with ``cardsim.numerics``.
+The reference is :class:`cardsim.benches.vector_model.VectorModel`.
 """
 
 import dataclasses
@@ -11,11 +11,10 @@ from amaranth import Const, Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from cardsim import numerics as nx
+from cardsim.benches.vector_model import VectorModel
 from rtl_gen.common import Queue, layouts
 from rtl_gen.spec import isa
-from rtl_gen.spec.config import HEAD, CardConfig
-from rtl_gen.spec.isa import ScalarFn, VectorFn
+from rtl_gen.spec.config import CardConfig
 from rtl_gen.vector import Scratchpad, Vector, scratchpad
 from rtl_gen.vector.scales import cache_layout
 
@@ -155,15 +154,14 @@ class Script:
         self.config = config
         self.items: list[int] = []
         self.expected = Expected()
-        self.nonfinite = self.range = False
-        self.memory = np.zeros((config.scratch_words, config.vector_lanes), np.uint32)
-        self.scalars = np.zeros(16, np.float32)
-        self.slices: dict[tuple[int, int], nx.NormSlice] = {}
-        self.norm_bits = [[0] * config.tokens for _ in range(2)]
+        self.model = VectorModel(config, self._put)
         self._layout = item_layout(config)
         self._outputs = outputs(config)
 
-    # ---- Items. ----
+    def _put(self, port: str, **fields) -> None:
+        if port in self._outputs:       # what is written is read back
+            self.expected.__dict__[port].append(
+                Const.cast(self._outputs[port].const(fields)).value)
 
     def _item(self, do: Do, **fields) -> None:
         self.items.append(Const.cast(self._layout.const({"do": do, **fields})).value)
@@ -171,19 +169,20 @@ class Script:
     def load(self, addr: int, words) -> None:
         """Write words, once all instructions so far have ended."""
         for k, word in enumerate(np.asarray(words, np.uint32)):
-            self.memory[addr + k] = word
+            self.model.memory[addr + k] = word
             self._item(Do.LOAD, wait=1, addr=addr + k, word=[int(v) for v in word])
 
     def read(self, addr: int, count: int) -> None:
         """Show words, once all instructions so far have ended."""
         for k in range(addr, addr + count):
             self._item(Do.READ, wait=1, addr=k)
-            self.expected.shown.append(self._bits(self.memory[k]))
+            self.expected.shown.append(
+                sum(int(v) << 32 * lane for lane, v in enumerate(self.model.memory[k])))
 
     def show_norms(self) -> None:
         self._item(Do.NORMS, wait=1)
-        pairs = [bits for row in self.norm_bits for bits in row]
-        self.expected.norms.append(sum(pair << 64 * k for k, pair in enumerate(pairs)))
+        self.expected.norms.append(
+            sum(int(v) << 32 * k for k, v in enumerate(self.model.norms.ravel())))
 
     def run(self, name: str, *, pos: int = 0, **fields) -> None:
         """One instruction."""
@@ -192,114 +191,10 @@ class Script:
         self.expected.ended.append(fields.get("signal", 0))
         if name == "SAMPLE":
             self.expected.sampled.append(word & 0xFFFF)
-            return
-        _, f = isa.decode(word)
-        getattr(self, f"_{name.lower()}")(f, pos)
+        self.model.execute(*isa.decode(word), pos)
 
     def forget(self, items: list[int]) -> None:
         """Run what another script says, muted, and reset in the middle of it."""
         self._item(Do.MUTE)
         self.items += items
         self._item(Do.RESET)
-
-    # ---- What they do. ----
-
-    @staticmethod
-    def _bits(word) -> int:
-        return sum(int(v) << 32 * k for k, v in enumerate(word))
-
-    def _words(self, start: int, count: int):
-        return nx.from_bits(self.memory[start:start + count])
-
-    def _see(self, *arrays) -> None:
-        self.nonfinite |= nx.nonfinite(*arrays)
-
-    def _put(self, port: str, **fields) -> None:
-        self.expected.__dict__[port].append(
-            Const.cast(self._outputs[port].const(fields)).value)
-
-    def _vector(self, f, pos) -> None:
-        fn, n = VectorFn(f["fn"]), f["words"]
-        a, b, s = self._words(f["a"], n), self._words(f["b"], n), self.scalars[f["s"]]
-        if fn == VectorFn.COPY:
-            self.memory[f["dst"]:f["dst"] + n] = self.memory[f["a"]:f["a"] + n].copy()
-            return
-        match fn:
-            case VectorFn.ADD:
-                result, seen = nx.add(a, b), (a, b)
-            case VectorFn.SUB:
-                result, seen = nx.sub(a, b), (a, b)
-            case VectorFn.MUL:
-                result, seen = nx.mul(a, b), (a, b)
-            case VectorFn.MAX:
-                result, seen = nx.maximum(a, b), (a, b)
-            case VectorFn.MADD:
-                product = nx.mul(a, s)
-                result, seen = nx.add(product, b), (a, s, b, product)
-            case VectorFn.ADDS:
-                result, seen = nx.add(a, s), (a, s)
-            case VectorFn.MULS:
-                result, seen = nx.mul(a, s), (a, s)
-            case VectorFn.EXP:
-                result, seen = nx.exp(a), (a,)
-            case VectorFn.GELU_TANH | VectorFn.GELU_ERF:
-                result, seen = nx.gelu(a, fn - VectorFn.GELU_TANH), (a,)
-            case VectorFn.SUM:
-                result, seen = nx.scalar(nx.word_sum(a)), (a,)
-            case VectorFn.MAXIMUM:
-                result, seen = nx.greatest(a), (a,)
-        self._see(result, *seen)
-        if fn >= VectorFn.SUM:
-            self.scalars[f["s"]] = result
-        else:
-            self.memory[f["dst"]:f["dst"] + n] = nx.bits(result)
-
-    def _scalar(self, f, pos) -> None:
-        fn, a, b = ScalarFn(f["fn"]), self.scalars[f["a"]], self.scalars[f["b"]]
-        if fn == ScalarFn.SET:
-            self.scalars.view(np.uint32)[f["d"]] = f["imm"]
-            return
-        result = {
-            ScalarFn.ADD: lambda: nx.add(a, b), ScalarFn.SUB: lambda: nx.sub(a, b),
-            ScalarFn.MUL: lambda: nx.mul(a, b), ScalarFn.MAX: lambda: nx.maximum(a, b),
-            ScalarFn.RCP: lambda: nx.rcp(a), ScalarFn.RSQRT: lambda: nx.rsqrt(a)}[fn]()
-        unary = fn in (ScalarFn.RCP, ScalarFn.RSQRT)
-        self._see(result, a, *(() if unary else (b,)))
-        self.scalars[f["d"]] = result
-
-    def _quant(self, f, pos) -> None:
-        config, n = self.config, f["words"]
-        a = self._words(f["a"], n)
-        y = nx.mul(a, self._words(f["b"], n)) if f["gamma"] else a
-        self._see(y)
-        q, exponent, outside = nx.quantise(y, 1 + f["digits"], f["exponent"])
-        self.range |= outside
-        low, high = nx.split_digits(q)
-        per_block = config.beat_bytes // config.vector_lanes
-        for w in range(n):
-            self._put("plane", block=f["act"] + w // per_block, part=w % per_block,
-                      low=low[w].tolist(), high=high[w].tolist(), exponent=exponent,
-                      digits=f["digits"], two_beat=f["two_beat"], token=f["token"])
-        if f["stats"]:
-            found = nx.norm_slice(a, nx.from_bits(f["inv"]), nx.from_bits(f["count"]))
-            self._see(*found[:3])
-            self.slices[f["token"], f["slice"]] = found
-
-    def _norm(self, f, pos) -> None:
-        slices = [self.slices[f["token"], k] for k in range(f["slices"])]
-        mean, rstd = nx.norm_finish(slices, nx.from_bits(f["inv"]), nx.from_bits(f["eps"]))
-        self._see(mean, rstd)
-        self.norm_bits[f["set"]][f["token"]] = int(nx.bits(mean)) | int(nx.bits(rstd)) << 32
-
-    def _cache(self, f, pos) -> None:
-        config = self.config
-        y = self._words(f["a"], config.head_words)
-        self._see(y)
-        q, scale = nx.kv_quantise(y, bool(f["wide"]))
-        low, high = nx.split_digits(q)
-        for w in range(HEAD // config.vector_lanes):
-            self._put("fresh", kind=f["kind"], token=f["token"], head=f["head"], part=w,
-                      low=low[w].tolist(), high=high[w].tolist())
-        row, lane = divmod(pos + f["token"], config.channels)
-        self._put("scale", addr=f["kv_base"] + row * f["kv_heads"] + f["head"], lane=lane,
-                  kind=f["kind"], scale=int(nx.bits(scale)) >> 16)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random instructions for the vector unit, as programs could have them."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from cardsim import numerics as nx
+from rtl_gen.spec.config import SLICE_BLOCKS, CardConfig
+from rtl_gen.spec.isa import ScalarFn, VectorFn
+
+from .stimulus import numbers
+
+#: Scratchpad words that programs read and write.
+ROOM = 512
+Instruction = tuple[str, dict[str, int]]
+
+
+def bits(value: float) -> int:
+    """FP32 bits."""
+    return int(nx.bits(np.float32(value)))
+
+
+def anything(rng: random.Random) -> int:
+    """The bits of any number."""
+    return int(nx.bits(numbers(rng, 1, wild=True))[0])
+
+
+def fill_norms(config: CardConfig) -> Iterator[Instruction]:
+    """Write every norm, which a reset does not."""
+    words, elements = 2, 2 * config.vector_lanes
+    for token in range(config.tokens):
+        yield "QUANT", {
+            "a": token, "words": words, "exponent": -10, "stats": 1, "token": token,
+            "inv": bits(1 / elements), "count": bits(elements)}
+        for number in range(2):
+            yield "NORM", {"slices": 1, "set": number, "token": token, "inv": bits(1 / elements),
+                           "eps": bits(1e-5)}
+
+
+class Mixture:
+    """Instructions of all kinds, many of which may overlap; :func:`fill_norms` goes before them.
+
+    Parameters
+    ----------
+    rng : random.Random
+    config : CardConfig
+    wild : bool
+        Functions that make numbers grow, too.
+    """
+
+    def __init__(self, rng: random.Random, config: CardConfig, *, wild: bool) -> None:
+        self.rng, self.config, self.wild = rng, config, wild
+        #: Entries of statistics that were written, by token.
+        self._known = {token: {0} for token in range(config.tokens)}
+        self._makers = {"QUANT": self._quant, "NORM": self.norm, "CACHE": self._cache,
+                        "VECTOR": self._vector, "SCALAR": self._scalar, "SAMPLE": self._sample}
+
+    def take(self, count: int) -> Iterator[Instruction]:
+        """The next ``count`` instructions."""
+        rng = self.rng
+        for _ in range(count):
+            name = rng.choices(list(self._makers), [10, 3, 6, 1, 1, 0.3])[0]
+            yield name, self._makers[name]() | {
+                "signal": rng.getrandbits(16), "wait": rng.getrandbits(16)}
+
+    def norm(self, token: int | None = None) -> dict[str, int]:
+        """Fields of a NORM of all slices from the first on that were written."""
+        rng = self.rng
+        token = rng.randrange(self.config.tokens) if token is None else token
+        slices = next(k for k in range(9) if k not in self._known[token])
+        return {"slices": slices, "set": rng.randrange(2), "token": token,
+                "inv": bits(1 / rng.randrange(100, 2000)), "eps": bits(1e-5)}
+
+    def _quant(self) -> dict[str, int]:
+        rng, config, lanes = self.rng, self.config, self.config.vector_lanes
+        longest = SLICE_BLOCKS * config.beat_bytes // lanes
+        digits, two_beat = rng.choice([
+            (digits, two_beat) for digits in range(2) for two_beat in range(2)
+            if config.tokens >> digits >> two_beat])
+        token = rng.randrange(config.tokens >> digits >> two_beat)
+        words = rng.choice([1, 2, 3, 6, 6, 12, 24, rng.randrange(1, longest + 1)])
+        stats, entry = rng.randrange(2), rng.randrange(8)
+        if stats:
+            self._known[token].add(entry)
+        return {
+            "a": rng.randrange(ROOM - words), "words": words, "gamma": rng.randrange(2),
+            "b": rng.randrange(ROOM - words), "act": rng.randrange(500),
+            "exponent": rng.randrange(-30, 10), "digits": digits, "two_beat": two_beat,
+            "token": token, "stats": stats, "slice": entry, "inv": bits(1 / (words * lanes)),
+            "count": bits(words * lanes)}
+
+    def _cache(self) -> dict[str, int]:
+        rng, config = self.rng, self.config
+        return {"a": rng.randrange(ROOM - config.head_words), "kind": rng.randrange(2),
+                "head": rng.randrange(config.heads), "token": rng.randrange(config.tokens),
+                "wide": rng.randrange(2), "kv_base": rng.randrange(100),
+                "kv_heads": rng.randrange(1, 13)}
+
+    def _vector(self) -> dict[str, int]:
+        rng, words = self.rng, self.rng.randrange(1, 20)
+        dst = rng.randrange(ROOM - words)
+        away = [k for k in range(ROOM - words) if k == dst or abs(k - dst) >= words]
+        tame = [VectorFn.ADD, VectorFn.COPY, VectorFn.GELU_TANH, VectorFn.MAXIMUM]
+        return {"fn": rng.choice(list(VectorFn) if self.wild else tame), "dst": dst,
+                "words": words, "a": rng.choice(away), "b": rng.choice(away),
+                "s": rng.randrange(16)}
+
+    def _scalar(self) -> dict[str, int]:
+        rng = self.rng
+        return {"fn": rng.choice(list(ScalarFn)), "d": rng.randrange(16), "a": rng.randrange(16),
+                "b": rng.randrange(16), "imm": anything(rng)}
+
+    def _sample(self) -> dict[str, int]:
+        return {"words": 1, "count": 1}
