@@ -390,9 +390,10 @@ def test_norm_slice_is_composed_as_written():
     assert [int(nx.bits(v)) for v in found[:3]] == [total, mean, golden_sum(squares)]
 
 
-@pytest.mark.parametrize("length", [1, 3, 4, 5, 29, 32])
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 29, 32, 2001, 2048])
 def test_softmax_masks_and_sums_to_one(length):
-    scores = (np.random.default_rng(length).normal(size=(8, 4)) * 5).astype(np.float32)
+    size = 8 if length <= 32 else 512
+    scores = (np.random.default_rng(length).normal(size=(size, 4)) * 5).astype(np.float32)
     scores.ravel()[length:] = np.nan
     p, total, r = nx.softmax(scores, length)
     x = scores.ravel()[:length].astype(np.float64)
