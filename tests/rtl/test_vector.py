@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from cardsim.benches.vector_program import ROOM, Mixture, fill_norms
+from cardsim.benches.vector_program import ROOM, Mixture, fill
 from rtl_gen.spec.config import TINY
 from rtl_gen.spec.isa import ScalarFn, VectorFn
 from tests.rtl.bench import again
@@ -88,7 +88,7 @@ def random_script(config, seed: str, count: int, *, wild: bool) -> Script:
     rng = random.Random(seed)
     script, mixture = Script(config), Mixture(rng, config, wild=wild)
     script.load(0, anything(rng, config, ROOM) if wild else gaussian(rng, config, ROOM))
-    for name, fields in fill_norms(config):
+    for name, fields in fill(config):
         script.run(name, **fields)
     for name, fields in mixture.take(count):
         script.run(name, pos=rng.randrange(2000), **fields)

@@ -11,21 +11,8 @@ from rtl_gen.spec.config import ACC_BITS
 
 from .engine_model import Values
 from .engine_program import Program, shuffle
-from .instructions import config, job, signals
+from .instructions import config, fresh, job, plane, signals
 from .streams import STALLS, compare, drive, exchange, pack, reset, transfers, watch
-
-
-def plane(word: Values) -> tuple[int, int]:
-    """Payload of a word of activations."""
-    return pack([(word["block"], 16), (word["part"], 6), *((v, 8) for v in word["low"]),
-                 *((v, 8) for v in word["high"]), (word["exponent"], 8), (word["digits"], 1),
-                 (word["two_beat"], 1), (word["token"], 2)]), 0
-
-
-def fresh(word: Values) -> tuple[int, int]:
-    """Payload of a word of fresh K or V."""
-    return pack([(word["kind"], 1), (word["token"], 2), (word["head"], 6), (word["part"], 6),
-                 *((v, 8) for v in word["low"]), *((v, 8) for v in word["high"])]), 0
 
 
 def row(values: Values) -> tuple[int, int]:
@@ -61,7 +48,7 @@ async def channel(dut: Any, number: int, words: list[int], stall: float, seed: s
     level.value = 0
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(stall=STALLS)
 async def sums_equal_the_reference(dut: Any, stall: float) -> None:
     card, seed = config(), f"engine {stall}"
@@ -96,8 +83,8 @@ async def sums_equal_the_reference(dut: Any, stall: float) -> None:
             lambda index, words=words: ended(words[index][1])))     # type: ignore[misc]
     cocotb.start_soon(drive(
         dut, "s_axis_job", [job(**one) for one, _ in program.given], stall, f"{seed} job", ready))
-    for c in channels:
-        cocotb.start_soon(channel(dut, c, entries(program, c), stall, f"{seed} channel {c}"))
+    used_up = [cocotb.start_soon(channel(dut, c, entries(program, c), stall, f"{seed} channel {c}"))
+               for c in channels]
 
     wanted = {"m_axis_rows": [row(values) for values in program.rows],
               "m_axis_epilogue_job": [job(**one) for one in program.given_on],
@@ -105,6 +92,8 @@ async def sums_equal_the_reference(dut: Any, stall: float) -> None:
                                        for address, beat in program.written[c]]
                  for c in channels}}
     got = await exchange(dut, {}, {name: len(what) for name, what in wanted.items()}, stall, seed)
+    for task in used_up:
+        await task
     await ClockCycles(dut.aclk, 50)
     for name, what in wanted.items():
         compare(got[name], what, lambda pair: f"{pair[0]:#x}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the units that execute instructions have in common: jobs, reports, scratchpad ports."""
+"""What the units of a card have in common: jobs, reports, payloads, scratchpad ports."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import cocotb
@@ -30,6 +31,19 @@ def job(word: int, **fields: int) -> tuple[int, int]:
     """Payload of one instruction, its operands resolved; fields that are not given are zero."""
     values = {"word": word} | fields
     return pack([(values.get(name, 0), bits) for name, bits in JOB.items()]), 0
+
+
+def plane(word: Mapping[str, Any]) -> tuple[int, int]:
+    """Payload of a word of activations."""
+    return pack([(word["block"], 16), (word["part"], 6), *((v, 8) for v in word["low"]),
+                 *((v, 8) for v in word["high"]), (word["exponent"], 8), (word["digits"], 1),
+                 (word["two_beat"], 1), (word["token"], 2)]), 0
+
+
+def fresh(word: Mapping[str, Any]) -> tuple[int, int]:
+    """Payload of a word of fresh K or V."""
+    return pack([(word["kind"], 1), (word["token"], 2), (word["head"], 6), (word["part"], 6),
+                 *((v, 8) for v in word["low"]), *((v, 8) for v in word["high"])]), 0
 
 
 def signals(seen: list[int]) -> list[int]:

@@ -27,9 +27,11 @@ def anything(rng: random.Random) -> int:
     return int(nx.bits(numbers(rng, 1, wild=True))[0])
 
 
-def fill_norms(config: CardConfig) -> Iterator[Instruction]:
-    """Write every norm, which a reset does not."""
+def fill(config: CardConfig) -> Iterator[Instruction]:
+    """Write every scalar register and every norm, which a reset does not."""
     words, elements = 2, 2 * config.vector_lanes
+    for number in range(16):
+        yield "SCALAR", {"fn": ScalarFn.SET, "d": number, "imm": bits(number)}
     for token in range(config.tokens):
         yield "QUANT", {
             "a": token, "words": words, "exponent": -10, "stats": 1, "token": token,
@@ -40,7 +42,7 @@ def fill_norms(config: CardConfig) -> Iterator[Instruction]:
 
 
 class Mixture:
-    """Instructions of all kinds, many of which may overlap; :func:`fill_norms` goes before them.
+    """Instructions of all kinds, many of which may overlap; :func:`fill` goes before them.
 
     Parameters
     ----------
