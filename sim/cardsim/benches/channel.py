@@ -128,7 +128,7 @@ def jobs(streams: list[Stream], addresses: list[int]) -> list[tuple[int, int]]:
             for one, address in zip(streams, addresses, strict=True)]
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(stall=STALLS)
 async def streams_and_writes_equal_the_reference(dut: Any, stall: float) -> None:
     card, seed = config(), f"channel {stall}"
