@@ -8,26 +8,30 @@ import time
 from typing import Annotated, Any
 
 import typer
+from amaranth.lib import wiring
 from rich.console import Console
 from rich.table import Table
 
-from . import emit, units
+from . import emit, pins, units
 from .spec import config as configs
 from .standalone import Standalone
-
-#: What Verilator's -Wall says of Amaranth's Verilog that is no fault; docs/rtl.md has the reasons.
-WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
-          "CASEINCOMPLETE", "SYMRSVDWORD")
 
 app = typer.Typer(add_completion=False)
 
 
 def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]:
     """Verilog by module name, the top first; ``unit`` "card" is the whole card."""
+    top, component = make(unit, config, settings)
+    return emit.convert(component, top, clocked=True)
+
+
+def make(unit: str, config: str, settings: dict[str, str]) -> tuple[str, wiring.Component]:
+    """Module name and component of the card or of a unit, with the pins that it has on its own."""
     if unit == "card":
-        return emit.card(units.configure(configs.find(config), settings))
-    return emit.convert(Standalone(units.build(unit, config, settings)), f"heddle_{unit}",
-                        clocked=True)
+        from .card import Card
+        changed = units.configure(configs.find(config), settings)
+        return f"heddle_{changed.name}", Card(changed, commit=0)
+    return f"heddle_{unit}", Standalone(units.build(unit, config, settings))
 
 
 def write(texts: dict[str, str], folder: pathlib.Path,
@@ -35,7 +39,8 @@ def write(texts: dict[str, str], folder: pathlib.Path,
     """Write the modules, the list of their files, the lint waivers and what the unit is."""
     paths = emit.write(texts, folder)
     waivers = folder / "waivers.vlt"
-    waivers.write_text("`verilator_config\n" + "".join(f"lint_off -rule {w}\n" for w in WAIVED))
+    waivers.write_text("`verilator_config\n" + "".join(
+        f"lint_off -rule {rule}\n" for rule in emit.WAIVED))
     files = folder / "files.f"
     files.write_text("".join(f"{path.name}\n" for path in paths))
     about = folder / "unit.json"
@@ -80,9 +85,12 @@ def rtl(
         start = time.monotonic()
         what = f"{config} card" if unit == "card" else unit
         with console.status(f"generating {what}"):
-            texts = generate(unit, config, units.parse_settings(settings or []))
-        paths = write(texts, output, units.describe(unit, config, units.parse_settings(
-            settings or [])))
+            chosen = units.parse_settings(settings or [])
+            top, component = make(unit, config, chosen)
+            texts = emit.convert(component, top, clocked=True)
+        paths = write(texts, output, units.describe(unit, config, chosen))
+        paths.append(output / f"{top}.veo")
+        paths[-1].write_text(pins.template(component, top))
     except (ValueError, OSError) as error:
         console.print(f"heddle rtl: {error}", style="red", markup=False,
                       highlight=False, soft_wrap=True)
@@ -90,10 +98,10 @@ def rtl(
     seconds = time.monotonic() - start
     lines = sum(text.count("\n") for text in texts.values())
     Console().print(f"{what}: {len(texts)} modules, {lines} lines in {output} "
-                    f"({seconds:.1f} s); top module {next(iter(texts))}", highlight=False)
+                    f"({seconds:.1f} s); top module {top}", highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps({
-            "unit": unit, "config": config, "top": next(iter(texts)), "modules": list(texts),
+            "unit": unit, "config": config, "top": top, "modules": list(texts),
             "lines": lines, "seconds": seconds, "files": [str(path) for path in paths]}, indent=1))
 
 

@@ -15,6 +15,10 @@ from amaranth.lib.wiring import In
 
 from .spec.config import CardConfig
 
+#: What Verilator's -Wall says of Amaranth's Verilog that is no fault; docs/rtl.md has the reasons.
+WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
+          "CASEINCOMPLETE", "SYMRSVDWORD")
+
 
 class EmitPlatform:
     """Collects what the components of one conversion instantiate.

@@ -8,7 +8,6 @@ import pytest
 from cocotb_tools.runner import VerilatorControlFile
 
 from cardsim.benches.run import ports_only
-from cardsim.rtl.build import WAIVED
 from rtl_gen import emit
 from rtl_gen.spec.config import TINY
 
@@ -25,7 +24,7 @@ def test_card_between_other_peoples_axi(build_root):
     sources = emit.write(emit.card(CONFIG), folder)
     control = folder / "waivers.vlt"
     control.write_text("".join([
-        "`verilator_config\n", *(f"lint_off -rule {rule}\n" for rule in WAIVED),
+        "`verilator_config\n", *(f"lint_off -rule {rule}\n" for rule in emit.WAIVED),
         f'public_flat_rw -module "{TOP}" -var "*"\n']))
     runner = ports_only()
     runner.build(sources=[VerilatorControlFile(control), *sources], hdl_toplevel=TOP,

@@ -22,8 +22,6 @@ from amaranth.lib.wiring import In
 from rtl_gen import emit
 
 SHIM = pathlib.Path(__file__).with_name("verilated.cpp")
-WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
-          "CASEINCOMPLETE")
 
 
 class _Stream(ctypes.Structure):
@@ -100,7 +98,7 @@ class Model:
         files = {f"{module}.v": text for module, text in texts.items()} | {
             "tables.h": self._tables(name), "shim.cpp": SHIM.read_text(),
             "waivers.vlt": "`verilator_config\n" + "".join(
-                f"lint_off -rule {rule}\n" for rule in WAIVED) + "".join(
+                f"lint_off -rule {rule}\n" for rule in emit.WAIVED) + "".join(
                 f'hier_block -module "{block}"\n' for block in blocks)}
         digest = hashlib.sha256(repr([optimise, *sorted(files.items())]).encode()).hexdigest()[:16]
         result = folder / f"{name}-{digest}.so"

