@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of one line, each of which the named test must find.
+
+A package is copied, the line replaced, and the test run on the copy in a process of its own.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+#: Seconds in which any of the tests ends, its compiler included.
+LIMIT = 600
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A fault, and who finds it how."""
+
+    name: str
+    #: File below ``hw`` or ``sw``; its first folder is the package that is copied.
+    file: str
+    #: Text that stands there once, and what takes its place.
+    right: str
+    wrong: str
+    test: str
+    #: How the test fails, as a regular expression of one line of its report.
+    failure: str = "^E +(AssertionError|assert )"
+
+
+MUTANTS = [
+    Mutant(name="ties are rounded up, not to even",
+           file="hw/rtl_gen/fp32/bits.py",
+           right="up = guard & (sticky | mantissa[0])", wrong="up = guard",
+           test="tests/rtl/test_fp32.py::test_convert[80-0.0-600]"),
+    Mutant(name="every weight meets the activation after its own",
+           file="hw/rtl_gen/matmul/select.py",
+           right="level = [choices.word_select(k, width) for k in range(CHOICES)]",
+           wrong="level = [choices.word_select((k + 1) % CHOICES, width) for k in range(CHOICES)]",
+           test="tests/rtl/test_engine.py::test_random_instructions[tiny-0.3]"),
+    Mutant(name="fresh V goes one position too far",
+           file="hw/rtl_gen/matmul/fresh.py",
+           right="v_out[q].eq(choose(v_data, token, ",
+           wrong="v_out[q].eq(choose(v_data, (token - 1)[:len(token)], ",
+           test="tests/rtl/test_engine.py::test_random_instructions[tiny-0.3]"),
+    Mutant(name="softmax takes in the score after the last",
+           file="hw/rtl_gen/softmax/softmax.py",
+           right="left = pipe(self._valid(job.length + out_row - out_past)",
+           wrong="left = pipe(self._valid(job.length + 1 + out_row - out_past)",
+           test="tests/rtl/test_softmax.py::test_softmax_equals_its_definition[shape0-0.0]"),
+    Mutant(name="instructions do not wait for their counters",
+           file="hw/rtl_gen/control/counters.py",
+           right="self.request[k] & ((self.wait[k] & zero) == 0)", wrong="self.request[k]",
+           test="tests/rtl/test_control_counters.py::test_only_what_was_signalled_starts[0.15]"),
+    Mutant(name="bursts cross multiples of 4 KiB",
+           file="hw/rtl_gen/memory/reader.py",
+           right="room.eq(self.burst - address[size:size + burst_bits])",
+           wrong="room.eq(self.burst)",
+           test="tests/rtl/test_memory_channel.py::"
+                "test_entries_and_constants_of_random_jobs[tiny-0.0-30]",
+           failure="^E +AssertionError: .* cross 4 KiB"),
+    Mutant(name="the packer loses the last beat of a row",
+           file="sw/heddle/pack/patterns.py",
+           right="padded[:given, :inputs] = weights",
+           wrong="padded[:given, :inputs - 1 - (inputs - 1) % width] "
+                 "= weights[:, :inputs - 1 - (inputs - 1) % width]",
+           test="tests/sw/test_pack.py::test_k_outer_streams_come_back"),
+    Mutant(name="the compiler leaves out waits",
+           file="sw/heddle/program.py",
+           right='bits[sink]["wait"] |= 1 << counter', wrong='bits[sink]["wait"] |= 0',
+           test="tests/sw/test_compile.py::test_one_wait_serves_all_that_come_before",
+           failure="^E .*Race: instruction . .* conflicts around scratch"),
+]
+
+
+def run(test: str, package: pathlib.Path) -> tuple[int, str]:
+    """(pytest's exit status, its report) of one test, with ``package`` before the installed one."""
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith("PYTEST_")} | {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--tb=short",
+         "-o", f"cache_dir={package.parent / 'cache'}", test],
+        cwd=ROOT, env=environment, timeout=LIMIT, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
+
+
+def copy(file: str, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """A copy of the package that holds ``file``, and the file in it."""
+    side, name, *inside = pathlib.PurePath(file).parts
+    package = folder / name
+    shutil.copytree(ROOT / side / name, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package, package.joinpath(*inside)
+
+
+@pytest.mark.cosim
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_fault_is_found(mutant, tmp_path):
+    package, path = copy(mutant.file, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutant.right) == 1, f"{mutant.file} must have the line to be replaced once"
+    path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
+    status, report = run(mutant.test, package)
+    assert status == pytest.ExitCode.TESTS_FAILED, report
+    assert re.search(mutant.failure, report, re.M), report
+
+
+@pytest.mark.parametrize("file", sorted({
+    "/".join(mutant.file.split("/")[:2]): mutant for mutant in MUTANTS}))
+def test_a_copy_without_a_fault_passes(file, tmp_path):
+    """It is the fault that is found, not the copy; and it is the copy that is tested."""
+    package, _ = copy(file + "/__init__.py", tmp_path)
+    test = next(mutant.test for mutant in MUTANTS if mutant.file.startswith(file))
+    status, report = run(test, package)
+    assert status == pytest.ExitCode.OK, report
+    (package / "__init__.py").write_text("raise RuntimeError('the copy')\n", encoding="utf-8")
+    status, report = run(test, package)
+    assert status != pytest.ExitCode.OK
+    assert "the copy" in report
