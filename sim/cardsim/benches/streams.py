@@ -14,6 +14,7 @@ from cocotb.triggers import RisingEdge
 
 #: Chance that a side holds back in a cycle, from none to heavy.
 STALLS = (0.0, 0.3, 0.9)
+HEAVY = 0.5
 
 
 async def reset(dut) -> None:
@@ -82,7 +83,10 @@ async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: floa
 
 async def collect(dut, name: str, count: int, stall: float, seed: str,
                   limit: int = 100_000) -> list[tuple[int, int]]:
-    """Take ``count`` pairs and check the stream's rules: what is offered stays until taken."""
+    """Take ``count`` pairs and check the stream's rules: what is offered stays until taken.
+
+    Where stalls are heavy, only what waits already is taken: ``valid`` may not wait for ``ready``.
+    """
     rng = random.Random(seed)
     tdata, tvalid, tready, tlast = _port(dut, name)
     words: list[tuple[int, int]] = []
@@ -90,7 +94,7 @@ async def collect(dut, name: str, count: int, stall: float, seed: str,
     for _ in range(limit):
         if len(words) == count:
             break
-        tready.value = int(rng.random() >= stall)
+        tready.value = int(rng.random() >= stall and (stall < HEAVY or held is not None))
         await RisingEdge(dut.aclk)
         offered = None
         if tvalid.value:
@@ -113,6 +117,27 @@ async def exchange(dut, sends: dict[str, Sequence[tuple[int, int]]], takes: dict
     tasks = {name: cocotb.start_soon(collect(dut, name, count, stall, f"{seed} {name}", limit))
              for name, count in takes.items()}
     return {name: await task for name, task in tasks.items()}
+
+
+async def offer(dut: Any, level: Any, take: Any, show: Callable[[Sequence[int]], None],
+                words: Sequence[int], most: int, stall: float, seed: str) -> None:
+    """Play a queue that shows its next words, at most ``most``, and loses ``take`` of them.
+
+    ``show`` puts those that are there on the unit's ports; in a cycle none comes with chance
+    ``stall``.
+    """
+    rng = random.Random(seed)
+    done = there = 0
+    while done < len(words):
+        if rng.random() >= stall:
+            there = min(most, len(words) - done, there + rng.randint(1, most))
+        level.value = there
+        show(words[done:done + there])
+        await RisingEdge(dut.aclk)
+        taken = int(take.value)
+        assert taken <= there, f"{taken} words taken of {there}"
+        done, there = done + taken, there - taken
+    level.value = 0
 
 
 def watch(dut, name: str) -> list[int]:

@@ -2,7 +2,7 @@
 """Random instructions for the vector unit, as programs could have them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -56,8 +56,9 @@ class Mixture:
         self.rng, self.config, self.wild = rng, config, wild
         #: Entries of statistics that were written, by token.
         self._known = {token: {0} for token in range(config.tokens)}
-        self._makers = {"QUANT": self._quant, "NORM": self.norm, "CACHE": self._cache,
-                        "VECTOR": self._vector, "SCALAR": self._scalar, "SAMPLE": self._sample}
+        self._makers: dict[str, Callable[[], dict[str, int]]] = {
+            "QUANT": self._quant, "NORM": self.norm, "CACHE": self._cache,
+            "VECTOR": self._vector, "SCALAR": self._scalar, "SAMPLE": self._sample}
 
     def take(self, count: int) -> Iterator[Instruction]:
         """The next ``count`` instructions."""
@@ -75,15 +76,21 @@ class Mixture:
         return {"slices": slices, "set": rng.randrange(2), "token": token,
                 "inv": bits(1 / rng.randrange(100, 2000)), "eps": bits(1e-5)}
 
-    def _quant(self) -> dict[str, int]:
+    def slices(self, count: int) -> Iterator[Instruction]:
+        """QUANTs of the longest slices, as they are, with statistics."""
+        longest = SLICE_BLOCKS * self.config.beat_bytes // self.config.vector_lanes
+        for _ in range(count):
+            yield "QUANT", self._quant(words=longest, stats=1) | {"gamma": 0}
+
+    def _quant(self, *, words: int | None = None, stats: int | None = None) -> dict[str, int]:
         rng, config, lanes = self.rng, self.config, self.config.vector_lanes
         longest = SLICE_BLOCKS * config.beat_bytes // lanes
         digits, two_beat = rng.choice([
             (digits, two_beat) for digits in range(2) for two_beat in range(2)
             if config.tokens >> digits >> two_beat])
         token = rng.randrange(config.tokens >> digits >> two_beat)
-        words = rng.choice([1, 2, 3, 6, 6, 12, 24, rng.randrange(1, longest + 1)])
-        stats, entry = rng.randrange(2), rng.randrange(8)
+        words = words or rng.choice([1, 2, 3, 6, 6, 12, 24, rng.randrange(1, longest + 1)])
+        stats, entry = rng.randrange(2) if stats is None else stats, rng.randrange(8)
         if stats:
             self._known[token].add(entry)
         return {
