@@ -12,6 +12,7 @@ from rtl_gen import cli, units
 SETTINGS = {"engine": {"channels": "2", "vector_lanes": "2", "plane_windows": "32",
                        "acc_rows": "16", "heads": "2"},
             "channel": {"fifo_beats": "16", "aux_beats": "16"},
+            "epilogue": {"scratch_words": "256", "kv_scales": "256", "context": "64"},
             "exp": {"lanes": "4"}, "gelu": {"lanes": "4"}, "gelu_erf": {"lanes": "2"},
             "quantise": {"lanes": "8", "depth": "6"},
             "softmax": {"lanes": "4", "words": "8", "tokens": "2"},

@@ -2,23 +2,16 @@
 """The matmul engine: random instructions, in chunks side by side, with fresh K and V."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import cocotb
-from cocotb.triggers import ClockCycles, RisingEdge
-
-from rtl_gen.spec.config import ACC_BITS
+from cocotb.triggers import ClockCycles
 
 from .engine_model import Values
 from .engine_program import Program, shuffle
-from .instructions import config, fresh, job, plane, signals
-from .streams import STALLS, compare, drive, exchange, pack, reset, transfers, watch
-
-
-def row(values: Values) -> tuple[int, int]:
-    """Payload of a finished row."""
-    return pack([*((acc, ACC_BITS) for acc in values["acc"]), (values["token"], 2),
-                 (values["last_token"], 1), (values["last_row"], 1)]), 0
+from .instructions import config, fresh, job, plane, row, signals
+from .streams import STALLS, compare, drive, exchange, offer, pack, reset, transfers, watch
 
 
 def entries(program: Program, channel: int) -> list[int]:
@@ -32,20 +25,14 @@ def entries(program: Program, channel: int) -> list[int]:
 async def channel(dut: Any, number: int, words: list[int], stall: float, seed: str) -> None:
     """Show the engine the next entries of a channel, none to two, until it has used all."""
     rng = random.Random(seed)
-    level, take = getattr(dut, f"level__{number}"), getattr(dut, f"take__{number}")
-    places = [getattr(dut, f"entries__{number}__{k}") for k in range(2)]
-    done = shown = 0
-    while done < len(words):
-        if rng.random() >= stall:
-            shown = min(2, len(words) - done, shown + rng.randint(1, 2))
-        level.value = shown
-        for k, place in enumerate(places):      # what is not shown may be anything
-            place.value = words[done + k] if k < shown else rng.getrandbits(len(place))
-        await RisingEdge(dut.aclk)
-        taken = int(take.value)
-        assert taken <= shown, f"channel {number}: {taken} entries taken of {shown}"
-        done, shown = done + taken, shown - taken
-    level.value = 0
+    ports = [getattr(dut, f"entries__{number}__{k}") for k in range(2)]
+
+    def show(there: Sequence[int]) -> None:
+        for k, port in enumerate(ports):        # what is not there may be anything
+            port.value = there[k] if k < len(there) else rng.getrandbits(len(port))
+
+    await offer(dut, getattr(dut, f"level__{number}"), getattr(dut, f"take__{number}"), show, words,
+                2, stall, seed)
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")

@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import cocotb
-import numpy as np
 import numpy.typing as npt
 from cocotb.triggers import RisingEdge
 
-from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.config import ACC_BITS, CardConfig
 from rtl_gen.spec.isa import WORD_BITS
 
 from .run import parameters
-from .stimulus import to_int
 from .streams import pack
 
 #: An instruction on its way to its unit: fields of the payload and their bits.
@@ -46,18 +44,24 @@ def fresh(word: Mapping[str, Any]) -> tuple[int, int]:
                  *((v, 8) for v in word["low"]), *((v, 8) for v in word["high"])]), 0
 
 
+def row(values: Mapping[str, Any]) -> tuple[int, int]:
+    """Payload of a finished row of the engine."""
+    return pack([*((acc, ACC_BITS) for acc in values["acc"]), (values["token"], 2),
+                 (values["last_token"], 1), (values["last_row"], 1)]), 0
+
+
 def signals(seen: list[int]) -> list[int]:
     """The signals of the instructions that ended, from all that the port ``done`` showed."""
     return [value >> 1 for value in seen if value & 1]
 
 
-def serve(dut: Any, port: str, memory: npt.NDArray[np.float32]) -> None:
-    """Answer a scratchpad read port from ``memory`` [words, lanes], from now on."""
+def serve(dut: Any, port: str, memory: npt.NDArray[Any]) -> None:
+    """Answer a read port from ``memory`` [words, lanes], from now on."""
     en, addr, data = (getattr(dut, f"{port}__{part}") for part in ("en", "addr", "data"))
 
     async def bench() -> None:
         while True:
             await RisingEdge(dut.aclk)
             if en.value:
-                data.value = to_int(memory[int(addr.value)])
+                data.value = int.from_bytes(memory[int(addr.value)].tobytes(), "little")
     cocotb.start_soon(bench())
