@@ -181,7 +181,7 @@ class Writer:
         """Activations, weights of any pattern, any epilogue; perhaps in two chunks."""
         config, rng = self.config, self.rng
         lanes, width = config.channels, config.beat_bytes
-        pattern = rng.choice(PATTERNS)
+        pattern = rng.choice([p for p in PATTERNS if p.m in (1, *config.group_sizes)])
         digits, two_beat, tokens = self.columns()
         covered = width * pattern.ratio
         slice_unit = width * min(pattern.ratio, 4)
