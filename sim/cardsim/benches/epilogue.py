@@ -108,7 +108,7 @@ async def results_equal_the_reference(dut: Any, stall: float, corners: float) ->
     scratch, scales, norms = memories(rng, card, corners)
     model = EpilogueModel(card, scratch.copy(), scales, norms)
     jobs, attended = [], []
-    for _ in range(50 if stall < 0.5 else 20):
+    for _ in range(40 if stall < 0.5 else 15):
         one = random_job(rng, card, softmax=rng.random() < 0.4, corners=corners)
         jobs.append(one)
         model.run(one)
