@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the pages that are generated from the contract: docs/isa.md and docs/registers.md.
+"""Write what of docs/ is generated: docs/isa.md, docs/registers.md, the pins of the units.
 
     python sw/tools/write_docs.py            writes them
     python sw/tools/write_docs.py --check    exits with status 1 if one is out of date
 """
 
 import argparse
+import functools
 import pathlib
 import sys
+
+import pin_tables
 
 from rtl_gen.spec import config, formats, isa, registers, rules
 
@@ -82,7 +85,18 @@ def registers_page() -> str:
     return "".join(parts)
 
 
-PAGES = {"isa.md": isa_page, "registers.md": registers_page}
+def unit_page(name: str) -> str:
+    """A unit's page with its tables of pins made anew."""
+    text = (DOCS / "units" / f"{name}.md").read_text()
+    for unit, page in pin_tables.PAGES.items():
+        if page == name:
+            text = pin_tables.renewed(text, unit)
+    return text
+
+
+PAGES = {"isa.md": isa_page, "registers.md": registers_page} | {
+    f"units/{name}.md": functools.partial(unit_page, name)
+    for name in dict.fromkeys(pin_tables.PAGES.values())}
 
 
 def main() -> int:
