@@ -12,7 +12,7 @@ from cardsim import numerics as nx
 
 from .run import parameters
 from .stimulus import numbers, to_int
-from .streams import STALLS, compare, drive, exchange, pack, reset, watch
+from .streams import CASES, compare, drive, exchange, pack, reset, watch
 
 EPS = np.float32(1e-5)
 
@@ -30,15 +30,15 @@ def vector(rng: random.Random, lanes: int, words: int, kind: str) -> npt.NDArray
 
 
 @cocotb.test(timeout_time=4, timeout_unit="ms")
-@cocotb.parametrize(stall=STALLS)
-async def vectors_equal_the_reference(dut: Any, stall: float) -> None:
+@cocotb.parametrize((("stall", "hold"), CASES))
+async def vectors_equal_the_reference(dut: Any, stall: float, hold: float) -> None:
     lanes, words = parameters()["lanes"], parameters()["words"]
     await reset(dut)
     seen = watch(dut, "nonfinite")
     # Every lot has weights of its own, and divides by another length.
     for kinds, length in ((("random", "random", "alike"), words), (("large",), 1),
                           (("heavy",), 1), (("wild",), 2)):
-        seed = f"layernorm {kinds} {stall}"
+        seed = f"layernorm {kinds} {stall} {hold}"
         rng, inv, nonfinite = random.Random(seed), np.float32(1 / (length * lanes)), False
         gamma, beta = (numbers(rng, lanes * words).reshape(words, lanes) for _ in range(2))
         if "heavy" in kinds:        # only results overflow
@@ -56,7 +56,8 @@ async def vectors_equal_the_reference(dut: Any, stall: float) -> None:
                 last = int(k == len(x) - 1)
                 sends.append((to_int(x[k]), last))
                 expected.append((to_int(found.y[k]), last))
-        got = await exchange(dut, {"s_axis_i": sends}, {"m_axis_o": len(expected)}, stall, seed)
+        got = await exchange(dut, {"s_axis_i": sends}, {"m_axis_o": len(expected)}, stall, seed,
+                             hold=hold)
         compare(got["m_axis_o"], expected, lambda pair: f"{pair[0]:#x} last={pair[1]}")
         assert bool(seen) == nonfinite == ("random" not in kinds), kinds
         seen.clear()

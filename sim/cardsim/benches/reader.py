@@ -10,7 +10,7 @@ from cocotb.utils import get_sim_time
 
 from .axi import DECERR, EXOKAY, OKAY, PAGE, SLVERR, Burst, Reads
 from .run import parameters
-from .streams import STALLS, collect, compare, drive, exchange, pack, reset, watch
+from .streams import CASES, STALLS, collect, compare, drive, exchange, pack, reset, watch
 
 #: Cycles of the memory from request to answer.
 LATENCY = 20
@@ -72,15 +72,16 @@ def jobs(runs: list[Run]) -> list[tuple[int, int]]:
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-@cocotb.parametrize(stall=STALLS, late=[False, True])
-async def runs_equal_the_memory(dut: Any, stall: float, late: bool) -> None:
-    seed = f"reader {stall} {late}"
+@cocotb.parametrize((("stall", "hold"), CASES), ("late", [False, True]))
+async def runs_equal_the_memory(dut: Any, stall: float, hold: float, late: bool) -> None:
+    seed = f"reader {stall} {hold} {late}"
     memory = Memory(dut, seed, stall=stall, late=late)
     await reset(dut)
     beats = watch(dut, "beat")
     runs = memory.runs(40)
     expected = memory.data(runs)
-    got = await exchange(dut, {"s_axis_job": jobs(runs)}, {"m_axis_o": len(expected)}, stall, seed)
+    got = await exchange(dut, {"s_axis_job": jobs(runs)}, {"m_axis_o": len(expected)}, stall, seed,
+                         hold=hold)
     compare(got["m_axis_o"], expected, lambda pair: f"{pair[0]:#x}")
     compare(memory.reads.bursts, memory.bursts(runs))
     assert memory.reads.most <= parameters()["outstanding"]

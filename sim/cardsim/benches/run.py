@@ -26,15 +26,15 @@ VARIABLE = "HEDDLE_UNIT"
 
 def unit() -> str:
     """The unit under test."""
-    return json.loads(os.environ[VARIABLE])["unit"]
+    return str(json.loads(os.environ[VARIABLE])["unit"])
 
 
 def parameters() -> dict[str, Any]:
     """Its parameters."""
-    return json.loads(os.environ[VARIABLE])["parameters"]
+    return dict(json.loads(os.environ[VARIABLE])["parameters"])
 
 
-def ports_only():
+def ports_only() -> Any:
     """cocotb's Verilator runner, with only the unit's ports open to the bench.
 
     By default every signal is: that costs half of the build and of the speed.
@@ -42,7 +42,7 @@ def ports_only():
     from cocotb_tools import runner
 
     class PortsOnly(runner.Verilator):
-        def _build_command(self):
+        def _build_command(self) -> Any:
             commands = super()._build_command()
             commands[0] = [word for word in commands[0] if word != "--public-flat-rw"]
             return commands

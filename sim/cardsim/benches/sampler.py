@@ -16,7 +16,7 @@ from rtl_gen.spec.config import CardConfig
 
 from .instructions import config, job, serve, signals
 from .stimulus import numbers
-from .streams import STALLS, compare, exchange, reset, watch
+from .streams import CASES, compare, exchange, reset, watch
 
 Floats = npt.NDArray[np.float32]
 #: Words of the scratchpad that a 16-bit address reaches.
@@ -80,20 +80,20 @@ class Rows:
 
 
 @cocotb.test(timeout_time=4, timeout_unit="ms")
-@cocotb.parametrize(stall=STALLS)
-async def records_equal_the_reference(dut: Any, stall: float) -> None:
+@cocotb.parametrize((("stall", "hold"), CASES))
+async def records_equal_the_reference(dut: Any, stall: float, hold: float) -> None:
     card = config()
     memory = np.empty((SCRATCHPAD, card.vector_lanes), np.float32)
     await reset(dut)
     serve(dut, "read", memory)
     done, sampled, nonfinite = (watch(dut, name) for name in ("done", "sampled", "nonfinite"))
     for kinds in (("random", "ties", "rising", "large"), ("masked",), ("wild",)):
-        seed = f"sampler {kinds} {stall}"
+        seed = f"sampler {kinds} {stall} {hold}"
         rows = Rows(card, random.Random(seed), memory)
         for kind in kinds * 3:
             rows.add(row(rows.rng, card.vector_lanes, kind))
         got = await exchange(dut, {"s_axis_job": rows.jobs}, {"m_axis_record": len(rows.records)},
-                             stall, seed)
+                             stall, seed, hold=hold)
         await cocotb.triggers.ClockCycles(dut.aclk, 2)
         compare(got["m_axis_record"], rows.records, lambda pair: f"{pair[0]:#x} last={pair[1]}")
         compare([value >> 1 for value in sampled if value & 1], rows.sampled)

@@ -5,19 +5,24 @@ A payload is one integer: tdata, and tlast above it where the port has one.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
+#: tdata and tlast.
+Payload = tuple[int, int]
 #: Chance that a side holds back in a cycle, from none to heavy.
 STALLS = (0.0, 0.3, 0.9)
 HEAVY = 0.5
+#: The same of what gives and of what takes; and a taker that holds up everything.
+CASES = (*((stall, stall) for stall in STALLS), (0.0, 0.9))
 
 
-async def reset(dut) -> None:
+async def reset(dut: Any) -> None:
     """Start the clock, hold the unit in reset with idle streams, and release it."""
     for handle in dut:
         name = handle._name
@@ -25,13 +30,13 @@ async def reset(dut) -> None:
                 (name.startswith("m_axis") and name.endswith("_tready")):
             handle.value = 0
     dut.aresetn.value = 0
-    cocotb.start_soon(Clock(dut.aclk, 2, unit="ns").start())
+    Clock(dut.aclk, 2, unit="ns").start()
     for _ in range(4):
         await RisingEdge(dut.aclk)
     dut.aresetn.value = 1
 
 
-def pack(fields: Sequence[tuple[int, int]]) -> int:
+def pack(fields: Sequence[Payload]) -> int:
     """(value, bits) pairs into one payload, the first in the lowest bits; negative values wrap."""
     word = shift = 0
     for value, bits in fields:
@@ -54,13 +59,13 @@ def signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> bits - 1 else value
 
 
-def _port(dut, name: str):
+def _port(dut: Any, name: str) -> tuple[Any, Any, Any, Any]:
     """(tdata, tvalid, tready, tlast or None) of a stream."""
     return (*(getattr(dut, f"{name}_{part}") for part in ("tdata", "tvalid", "tready")),
             getattr(dut, f"{name}_tlast", None))
 
 
-async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: float,
+async def drive(dut: Any, name: str, payloads: Sequence[Payload], stall: float,
                 seed: str, go: Callable[[int], bool] = lambda index: True) -> None:
     """Send (tdata, tlast) pairs; before each, wait with chance ``stall`` per cycle.
 
@@ -81,41 +86,61 @@ async def drive(dut, name: str, payloads: Sequence[tuple[int, int]], stall: floa
         tvalid.value = 0
 
 
-async def collect(dut, name: str, count: int, stall: float, seed: str,
-                  limit: int = 100_000) -> list[tuple[int, int]]:
+async def collect(dut: Any, name: str, count: int, stall: float, seed: str,
+                  limit: int = 100_000) -> list[Payload]:
     """Take ``count`` pairs and check the stream's rules: what is offered stays until taken.
 
     Where stalls are heavy, only what waits already is taken: ``valid`` may not wait for ``ready``.
     """
     rng = random.Random(seed)
     tdata, tvalid, tready, tlast = _port(dut, name)
-    words: list[tuple[int, int]] = []
-    held = None
+    words: list[Payload] = []
+    held: Payload | None = None
     for _ in range(limit):
         if len(words) == count:
             break
         tready.value = int(rng.random() >= stall and (stall < HEAVY or held is not None))
         await RisingEdge(dut.aclk)
-        offered = None
+        offered: Payload | None = None
         if tvalid.value:
             offered = int(tdata.value), int(tlast.value) if tlast is not None else 0
         assert held is None or offered == held, f"{name} changed its mind: {held}, then {offered}"
-        taken = offered is not None and bool(tready.value)
-        if taken:
+        held = offered
+        if offered is not None and tready.value:
             words.append(offered)
-        held = None if taken else offered
+            held = None
     tready.value = 0
     assert len(words) == count, f"{name}: {len(words)} of {count} payloads after {limit} cycles"
     return words
 
 
-async def exchange(dut, sends: dict[str, Sequence[tuple[int, int]]], takes: dict[str, int],
-                   stall: float, seed: str, limit: int = 100_000) -> dict[str, list]:
-    """Drive and collect several streams at once; what was collected, by name."""
+async def exchange(dut: Any, sends: dict[str, Sequence[Payload]], takes: dict[str, int],
+                   stall: float, seed: str, limit: int = 100_000, *, hold: float | None = None,
+                   holds: Mapping[str, float] = MappingProxyType({})) -> dict[str, list[Payload]]:
+    """Drive and collect several streams at once; what was collected, by name.
+
+    Parameters
+    ----------
+    dut : handle
+    sends : dict
+        Payloads of each stream that the unit takes.
+    takes : dict
+        How many payloads to collect of each stream that it gives.
+    stall, hold : float
+        Chance that they are held back in a cycle, by the giver and by the taker; without ``hold``
+        the same.
+    seed : str
+    limit : int
+        Cycles until all must be there.
+    holds : dict
+        The chance of streams that differ from ``hold``.
+    """
+    hold = stall if hold is None else hold
     for name, payloads in sends.items():
         cocotb.start_soon(drive(dut, name, payloads, stall, f"{seed} {name}"))
-    tasks = {name: cocotb.start_soon(collect(dut, name, count, stall, f"{seed} {name}", limit))
-             for name, count in takes.items()}
+    tasks = {name: cocotb.start_soon(collect(
+        dut, name, count, holds.get(name, hold), f"{seed} {name}", limit))
+        for name, count in takes.items()}
     return {name: await task for name, task in tasks.items()}
 
 
@@ -140,12 +165,12 @@ async def offer(dut: Any, level: Any, take: Any, show: Callable[[Sequence[int]],
     level.value = 0
 
 
-def watch(dut, name: str) -> list[int]:
+def watch(dut: Any, name: str) -> list[int]:
     """What the port ``name`` shows from now on in cycles in which it is not zero."""
     seen: list[int] = []
     port = getattr(dut, name)
 
-    async def bench():
+    async def bench() -> None:
         while True:
             await RisingEdge(dut.aclk)
             if value := int(port.value):
@@ -168,7 +193,7 @@ def transfers(dut: Any, name: str) -> list[int]:
     return words
 
 
-def compare(got: Sequence, expected: Sequence, show: Callable = repr) -> None:
+def compare(got: Sequence[Any], expected: Sequence[Any], show: Callable[[Any], str] = repr) -> None:
     """Fail with the first difference."""
     assert len(got) == len(expected)
     for index, (a, b) in enumerate(zip(got, expected, strict=True)):
