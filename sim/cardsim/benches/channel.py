@@ -16,7 +16,7 @@ from rtl_gen.spec.formats import PATTERNS
 
 from .channel_streams import Stream, make_stream, place
 from .instructions import config
-from .streams import STALLS, drive, pack, reset, transfers, watch
+from .streams import CASES, STALLS, drive, pack, reset, transfers, watch
 
 #: Where the channel's memory begins, and beats of the part that is read; as many are written.
 BASE, ROOM = 3 << 32, 4000
@@ -129,9 +129,9 @@ def jobs(streams: list[Stream], addresses: list[int]) -> list[tuple[int, int]]:
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
-@cocotb.parametrize(stall=STALLS)
-async def streams_and_writes_equal_the_reference(dut: Any, stall: float) -> None:
-    card, seed = config(), f"channel {stall}"
+@cocotb.parametrize((("stall", "hold"), CASES))
+async def streams_and_writes_equal_the_reference(dut: Any, stall: float, hold: float) -> None:
+    card, seed = config(), f"channel {stall} {hold}"
     rng, width = random.Random(seed), card.beat_bytes
     patterns = [one for one in PATTERNS if one.m in (1, *card.group_sizes)]
     most = card.aux_words
@@ -154,8 +154,8 @@ async def streams_and_writes_equal_the_reference(dut: Any, stall: float) -> None
     tasks = [cocotb.start_soon(task) for task in (
         drive(dut, "s_axis_job", jobs(streams, addresses), stall / 2, f"{seed} jobs"),
         drive(dut, "s_axis_write", writes, stall / 2, f"{seed} writes"),
-        take_entries(dut, streams, width, stall, f"{seed} entries"),
-        take_words(dut, streams, stall, f"{seed} words"))]
+        take_entries(dut, streams, width, hold, f"{seed} entries"),
+        take_words(dut, streams, hold, f"{seed} words"))]
     for task in tasks:
         await task
     await ClockCycles(dut.aclk, 2)

@@ -15,7 +15,7 @@ from rtl_gen.spec.config import CardConfig
 from .epilogue_model import EpilogueModel, Floats, Job, memories, random_job
 from .instructions import config, job, row, serve, signals
 from .stimulus import from_int, to_int
-from .streams import STALLS, compare, drive, exchange, offer, pack, reset, transfers, watch
+from .streams import CASES, compare, drive, exchange, offer, pack, reset, transfers, watch
 
 #: Words of constants that a channel shows.
 WORDS = 3
@@ -101,14 +101,14 @@ def constants(dut: Any, card: CardConfig, jobs: list[Job], stall: float, seed: s
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
-@cocotb.parametrize(stall=STALLS, corners=(0.0, 0.02))
-async def results_equal_the_reference(dut: Any, stall: float, corners: float) -> None:
-    card, seed = config(), f"epilogue {stall} {corners}"
+@cocotb.parametrize((("stall", "hold"), CASES), ("corners", (0.0, 0.02)))
+async def results_equal_the_reference(dut: Any, stall: float, hold: float, corners: float) -> None:
+    card, seed = config(), f"epilogue {stall} {hold} {corners}"
     rng = random.Random(seed)
     scratch, scales, norms = memories(rng, card, corners)
     model = EpilogueModel(card, scratch.copy(), scales, norms)
     jobs, attended = [], []
-    for _ in range(40 if stall < 0.5 else 15):
+    for _ in range(30 if stall < 0.5 else 12):
         one = random_job(rng, card, softmax=rng.random() < 0.4, corners=corners)
         jobs.append(one)
         model.run(one)
@@ -134,7 +134,7 @@ async def results_equal_the_reference(dut: Any, stall: float, corners: float) ->
     wanted = {"m_axis_prob_job": [job(one.word, rows=one.rows, len=one.length)
                                   for one, _ in attended],
               "m_axis_scores": [(to_int(word), 0) for word in model.scores]}
-    got = await exchange(dut, {}, {name: len(what) for name, what in wanted.items()}, stall, seed)
+    got = await exchange(dut, {}, {name: len(what) for name, what in wanted.items()}, hold, seed)
     for task in tasks:
         await task
     await ClockCycles(dut.aclk, 100)
