@@ -7,14 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 #: Zeros, subnormals, the ends of the normal range, one, infinities, NaN.
-CORNERS = np.uint32([
+CORNERS = np.array([
     0, 0x80000000, 1, 0x807FFFFF, 0x00800000, 0x80800000, 0x3F800000, 0xBF800000, 0x7F7FFFFF,
-    0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00001]).view(np.float32)
+    0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
 
 
 def numbers(rng: random.Random, count: int, *, wild: bool = False) -> npt.NDArray[np.float32]:
     """Random numbers of many magnitudes; ``wild`` adds any bit pattern and the corners."""
-    values = np.float32([rng.gauss(0, 1) * 2.0 ** rng.randrange(-8, 6) for _ in range(count)])
+    values = np.array([rng.gauss(0, 1) * 2.0 ** rng.randrange(-8, 6) for _ in range(count)],
+                      np.float32)
     if wild:
         for k in range(count):
             kind = rng.random()

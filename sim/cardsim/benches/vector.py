@@ -192,7 +192,8 @@ async def programs_equal_the_reference(dut: Any, stall: float, hold: float) -> N
             hold=hold, holds={"m_axis_scale": 0.99, "m_axis_fresh": 0.0} if hold > HEAVY else {})
         await monitor.all_ended(len(program.ends))
         for name, payloads in program.streams.items():
-            compare(got[name], payloads, lambda pair, name=name: f"{pair[0]:#x} of {name}")
+            compare([(name, hex(word)) for word, _ in got[name]],
+                    [(name, hex(word)) for word, _ in payloads])
         for (signal, out), (wanted, least) in zip(monitor.ends, program.ends, strict=True):
             assert signal == wanted, f"lot {number}"
             early = [name for name in STREAMS if out[name] < least[name]]
