@@ -98,7 +98,7 @@ def rtl(
     seconds = time.monotonic() - start
     lines = sum(text.count("\n") for text in texts.values())
     Console().print(f"{what}: {len(texts)} modules, {lines} lines in {output} "
-                    f"({seconds:.1f} s); top module {top}", highlight=False)
+                    f"({seconds:.1f} s); top module {top}", highlight=False, soft_wrap=True)
     if json_file is not None:
         json_file.write_text(json.dumps({
             "unit": unit, "config": config, "top": top, "modules": list(texts),

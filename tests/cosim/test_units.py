@@ -16,11 +16,16 @@ SETTINGS = {"engine": {"channels": "2", "vector_lanes": "2", "plane_windows": "3
             "exp": {"lanes": "4"}, "gelu": {"lanes": "4"}, "gelu_erf": {"lanes": "2"},
             "quantise": {"lanes": "8", "depth": "6"},
             "softmax": {"lanes": "4", "words": "8", "tokens": "2"},
-            "layernorm": {"lanes": "4", "words": "16"}}
+            "layernorm": {"lanes": "4", "words": "16"}, "sampler": {"top_k": "8"},
+            "reader": {"beat_bytes": "16", "burst": "16", "outstanding": "4"}}
+
+
+def test_every_unit_has_a_bench():
+    assert run.BENCHES.keys() == units.UNITS.keys()
 
 
 @pytest.mark.cosim
-@pytest.mark.parametrize("unit", run.BENCHES)
+@pytest.mark.parametrize("unit", units.UNITS)
 def test_unit_equals_its_reference(unit, build_root):
     settings = SETTINGS.get(unit, {})
     folder = build_root / "units" / unit

@@ -18,6 +18,7 @@ from rtl_gen.spec import config
     ({"cards": 3}, "cards must be 1, 2, 4 or 8, not 3"),
     ({"group_sizes": (5,)}, "group_sizes must be a choice of 4, 8 and 16"),
     ({"fifo_beats": 48}, "fifo_beats must be a power of two"),
+    ({"name": "a.b"}, "name must consist of letters, digits and _, not 'a.b'"),
     ({"heads": 0}, r"heads must be in 1\.\.64, not 0"),
     ({"top_k": 5}, "top_k must be 8, 16, 32 or 64, not 5"),
 ])

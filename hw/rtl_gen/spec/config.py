@@ -4,6 +4,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 
 #: Elements of one attention head; every supported model has heads of this size.
 HEAD = 64
@@ -65,6 +66,8 @@ class CardConfig:
     channel_bytes: int = 1 << 28
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+", self.name, re.ASCII):   # names of modules and files have it
+            raise ValueError(f"name must consist of letters, digits and _, not {self.name!r}")
         _power_of_two("channels", self.channels, 2, 32)
         _power_of_two("beat_bytes", self.beat_bytes, 16, 64)
         if self.tokens not in (2, 4):

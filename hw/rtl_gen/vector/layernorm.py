@@ -64,6 +64,7 @@ class LayerNorm(wiring.Component):
         if words < 1:
             raise ValueError(f"words must be at least 1, not {words!r}")
         self.lanes, self.words = lanes, words
+        self._place = range(max(2, words))      # Verilog has no signals without bits
         word = data.ArrayLayout(32, lanes)
         layout = data.StructLayout({"data": word, "last": 1})
         super().__init__({
@@ -201,7 +202,7 @@ class LayerNorm(wiring.Component):
         """Reads the vectors that ``trigger`` reports, in their order, with their means."""
         length = lengths.read_port(domain="comb")
         about = _signals(name, go=1, step=1, ends=1, valid=1, last=1, number=range(VECTORS),
-                         value=32, index=range(self.words))
+                         value=32, index=self._place)
         turn = Signal(range(VECTORS), name=f"{name}_turn")
         ready = Signal(VECTORS, name=f"{name}_ready")
         place = Signal.like(copy.read_addr, name=f"{name}_place")
@@ -247,7 +248,7 @@ class LayerNorm(wiring.Component):
 
     def _weights(self, m, index):
         """Gamma and beta of the word at ``index``, when the lanes need them."""
-        entry = Signal(range(self.words))
+        entry = Signal(self._place)
         take = Signal()
         m.d.comb += [self.weights.ready.eq(1), take.eq(self.weights.valid)]
         with m.If(take):
@@ -257,7 +258,7 @@ class LayerNorm(wiring.Component):
         found = []
         for name, cycles in (("gamma", LayerNormLane.GAMMA), ("beta", LayerNormLane.BETA)):
             m.submodules[name] = kept = Ram(
-                data.ArrayLayout(32, self.lanes), depth=max(2, self.words))
+                data.ArrayLayout(32, self.lanes), depth=len(self._place))
             m.d.comb += [
                 kept.write_en.eq(take), kept.write_addr.eq(entry),
                 kept.write_data.eq(getattr(self.weights.p, name)),

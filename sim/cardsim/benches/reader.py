@@ -14,8 +14,6 @@ from .streams import CASES, STALLS, collect, compare, drive, exchange, pack, res
 
 #: Cycles of the memory from request to answer.
 LATENCY = 20
-#: Bytes of the memory.
-ROOM = 1 << 17
 #: ns of a clock of :func:`reset`.
 PERIOD = 2
 
@@ -29,7 +27,10 @@ class Memory:
                  **options: Any) -> None:
         self.rng = random.Random(seed)
         self.beat_bytes, self.burst = parameters()["beat_bytes"], parameters()["burst"]
-        self.content = self.rng.randbytes(ROOM)
+        #: Bursts of the longest run: more than may be under way.
+        self.most = parameters()["outstanding"] + 8
+        self.room = PAGE // self.beat_bytes * (self.most + 8)
+        self.content = self.rng.randbytes(self.room * self.beat_bytes)
         # Beat 0 need be no multiple of a burst or a page.
         self.base = (3 << 32) + self.beat_bytes * self.rng.randrange(PAGE)
         dut.base.value, dut.abort.value = self.base, 0
@@ -38,12 +39,14 @@ class Memory:
                            **options)
 
     def runs(self, count: int) -> list[Run]:
-        """Random runs, among them empty ones and some of many bursts."""
-        found = []
-        for _ in range(count):
+        """Random runs, among them empty ones and some of many bursts, of some 1,500 beats."""
+        found: list[Run] = []
+        left = 1500
+        while len(found) < count and left > 0:
             beats = self.rng.choice([0, 1, self.burst, self.burst + 1,
                                      self.rng.randrange(1, 4 * self.burst + 2)])
-            found.append((self.rng.randrange(ROOM // self.beat_bytes - beats), beats))
+            found.append((self.rng.randrange(self.room - beats), beats))
+            left -= beats
         return found
 
     def data(self, runs: list[Run]) -> list[tuple[int, int]]:
@@ -98,7 +101,7 @@ async def a_long_run_flows_without_a_gap(dut: Any) -> None:
         return      # the latency cannot be hidden
     memory = Memory(dut, "reader flow", stall=0.0)
     await reset(dut)
-    runs = [(5, 12 * burst), (3, 8 * burst)]
+    runs = [(5, 7 * burst), (3, 8 * burst), (9, 5 * burst)]
     start = get_sim_time("ns")
     await exchange(dut, {"s_axis_job": jobs(runs)}, {"m_axis_o": 20 * burst}, 0.0, "flow")
     assert (get_sim_time("ns") - start) / PERIOD <= LATENCY + 20 * burst + 10
@@ -110,11 +113,10 @@ async def a_long_run_flows_without_a_gap(dut: Any) -> None:
 async def an_error_is_kept(dut: Any, code: int) -> None:
     seed = f"reader error {code}"
     memory = Memory(dut, seed, stall=0.3)
-    runs = [run for run in memory.runs(12) if run[1]]
-    first, beats = runs[-2]
-    at = memory.base + (first + memory.rng.randrange(beats)) * memory.beat_bytes
-    # Not asked for before the last run but one.
-    runs = [run for run in runs[:-2] if not run[0] <= first + beats <= sum(run) + beats] + runs[-2:]
+    beats = memory.burst + 3
+    # Apart from each other, the bad beat in the last but one.
+    runs = [(beats * place, beats) for place in memory.rng.sample(range(memory.room // beats), 4)]
+    at = memory.base + (runs[-2][0] + memory.rng.randrange(beats)) * memory.beat_bytes
     memory.reads.response = lambda address: code if address == at else OKAY
     await reset(dut)
     before = memory.data(runs[:-2])
@@ -134,15 +136,15 @@ async def an_abort_drops_what_comes(dut: Any, stall: float) -> None:
     seed = f"reader abort {stall}"
     memory = Memory(dut, seed, stall=stall, late=True)
     await reset(dut)
-    burst = parameters()["burst"]
-    task = cocotb.start_soon(drive(dut, "s_axis_job", jobs([(7, 40 * burst)]), stall, seed))
+    burst, beats = memory.burst, memory.burst * memory.most
+    task = cocotb.start_soon(drive(dut, "s_axis_job", jobs([(7, beats)]), stall, seed))
     taken = memory.data([(7, burst)])
     compare(await collect(dut, "m_axis_o", len(taken), stall, seed), taken)
     await task
     asked = len(memory.reads.bursts)
     dut.abort.value = 1
     await RisingEdge(dut.aclk)
-    for _ in range(10_000):
+    for _ in range(50 * beats):
         await RisingEdge(dut.aclk)
         assert not dut.m_axis_o_tvalid.value
         if not dut.reading.value:
@@ -151,7 +153,7 @@ async def an_abort_drops_what_comes(dut: Any, stall: float) -> None:
     await ClockCycles(dut.aclk, 4 * LATENCY)
     assert not dut.reading.value
     assert len(memory.reads.bursts) <= asked + 2
-    assert memory.reads.beats == sum(one.beats for one in memory.reads.bursts) < 40 * burst
+    assert memory.reads.beats == sum(one.beats for one in memory.reads.bursts) < beats
 
     dut.abort.value = dut.aresetn.value = 0
     await ClockCycles(dut.aclk, 2)

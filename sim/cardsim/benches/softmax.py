@@ -40,8 +40,9 @@ class Rows:
         """A header, its rows' words in turn, and the results row by row."""
         lanes, tokens = self.lanes, self.tokens
         row_bits = max(1, (tokens - 1).bit_length())
-        rows, tag = rng.randrange(1, tokens + 1), rng.randrange(2)
         count = rng.choice([1, 2, self.words, rng.randrange(1, self.words + 1)])
+        # The last row has rows - 1 scores more than the first.
+        rows, tag = rng.randrange(1, min(tokens, lanes * count) + 1), rng.randrange(2)
         length = rng.randrange(1, lanes * count - rows + 2)
         self.headers.append((pack([
             (length, (lanes * self.words).bit_length()), (count, self.words.bit_length()),

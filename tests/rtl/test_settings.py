@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``heddle rtl`` refuses what cannot be built: one sentence that names it, and exit status 2."""
+
+import pytest
+
+from rtl_gen import cli, units
+
+#: Settings that no unit may accept, with a part of what is said.
+WRONG = {
+    **{(unit, f"{name}={value}"): f"{name} must be "
+       for unit, entry in units.UNITS.items() for name in entry.parameters or ()
+       for value in ("0", "-1", "many")},
+    **{(unit, "lanes=3"): "lanes must be a power of two from 2 up, not 3"
+       for unit in ("softmax", "quantise", "layernorm")},
+    **{(unit, "channels=3"): "channels must be a power of two in 2..32, not 3"
+       for unit, entry in units.UNITS.items() if entry.parameters is None},
+    ("softmax", "words=3"): "words must be a power of two from 2 up, not 3",
+    ("reader", "beat_bytes=48"): "beat_bytes must be a power of two in 1..128, not 48",
+    ("reader", "burst=128"): "burst must be a power of two in 1..64, not 128",
+    ("vector", "vector_lanes=8"): "vector_lanes must equal channels (4), not 8",
+    ("card", "name=a/b"): "name must consist of letters, digits and _, not 'a/b'",
+    ("softmax", "lines=4"): "softmax has the parameters lanes, words, tokens, not lines",
+    ("sampler", "lanes=4"): "lanes must be a parameter of a card",
+    ("softmax", "lanes"): "a setting must be given as name=value, as in lanes=16, not 'lanes'",
+    ("softmax", "lanes="): "a setting must be given as name=value, as in lanes=16, not 'lanes='",
+    ("sofmax", "lanes=4"): f"the unit must be one of {', '.join(units.UNITS)}, not 'sofmax'",
+}
+
+
+@pytest.mark.parametrize(("unit", "setting"), WRONG)
+def test_what_cannot_be_built_is_refused_in_a_sentence(unit, setting, tmp_path, capsys):
+    folder = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--unit", unit, "--set", setting, "-o", str(folder)])
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert out == ""
+    assert err.startswith("heddle rtl: ")
+    assert err.count("\n") == 1
+    assert WRONG[unit, setting] in err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--config", "huge"], "configuration must be one of tiny, small, u280, not 'huge'"),
+    (["--config", "huge", "--unit", "vector"],
+     "configuration must be one of tiny, small, u280, not 'huge'")])
+def test_an_unknown_configuration_is_refused(arguments, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*arguments, "-o", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"heddle rtl: {sentence}\n"
