@@ -8,7 +8,8 @@ from rtl_gen import pins, units
 from rtl_gen.cli import make
 
 #: The page of each unit that can be generated alone.
-PAGES = {"vector": "vector", "sampler": "sampler", "softmax": "softmax", "quantise": "quantise",
+PAGES = {"engine": "engine", "epilogue": "epilogue", "channel": "channel", "reader": "channel",
+         "vector": "vector", "sampler": "sampler", "softmax": "softmax", "quantise": "quantise",
          "layernorm": "layernorm", "exp": "gelu", "gelu": "gelu", "gelu_erf": "gelu",
          "card": "card"}
 BEGIN, END = "<!-- pins of {}: written by sw/tools/write_docs.py -->\n", "<!-- end of pins -->\n"
