@@ -13,8 +13,9 @@ pytestmark = [pytest.mark.cosim, pytest.mark.slow, pytest.mark.xdist_group("engi
 
 @pytest.fixture(scope="module")
 def engine(build_root):
-    # One lane is compiled for all 32.
-    return Model(EngineBench(U280), "engine_u280", build_root, blocks=("heddle_lane",))
+    # One lane is compiled for all 32; the runs have some thousand cycles only.
+    return Model(EngineBench(U280), "engine_u280", build_root, blocks=("heddle_lane",),
+                 optimise="-O0")
 
 
 def fill(program: Program, **shape: int) -> None:
