@@ -34,7 +34,7 @@ EXACT = Bound(logits=1.2e-4, nats=5e-3, margin=5e-3)
 #: Weights rounded to bytes: half a step of 1/127 of a row's largest weight in every weight.
 ROUNDED = Bound(logits=0.02, nats=0.3, margin=0.25)
 #: Trained weights, whose errors add up to less than those of random ones.
-TRAINED = Bound(logits=0.005, nats=0.1, margin=0.25)
+TRAINED = Bound(logits=0.01, nats=0.2, margin=0.25)
 BOUNDS = {"awkward": ROUNDED, "erf": EXACT, "demo": TRAINED}
 
 
