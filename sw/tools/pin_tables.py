@@ -8,7 +8,7 @@ from rtl_gen import pins, units
 from rtl_gen.cli import make
 
 #: The page of each unit that can be generated alone.
-PAGES = {"engine": "engine", "epilogue": "epilogue", "channel": "channel", "reader": "channel",
+PAGES = {"engine": "engine", "epilogue": "epilogue", "channel": "channel", "reader": "reader",
          "vector": "vector", "sampler": "sampler", "softmax": "softmax", "quantise": "quantise",
          "layernorm": "layernorm", "exp": "gelu", "gelu": "gelu", "gelu_erf": "gelu",
          "card": "card"}
