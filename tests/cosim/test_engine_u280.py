@@ -3,6 +3,7 @@
 
 import pytest
 
+from rtl_gen.matmul.engine import latency
 from rtl_gen.spec.config import U280
 from tests.rtl.engine_bench import EngineBench
 from tests.rtl.engine_program import Program
@@ -33,6 +34,9 @@ def test_two_of_four_at_two_beats_a_cycle(engine):
     program.matmul(rows=8, beats=4, pattern=7, first=1, **common)
     program.matmul(rows=8, beats=8, pattern=1, last=1, **common)
     run = program.run(engine, stall=0.0)
+    # The first row ends with the fourth step; see docs/units/engine.md.
+    assert int(run.cycles["rows"][0] - run.cycles["epilogue_job"][0]) == 1 + 3 + latency(U280)
+    assert latency(U280) == 18
     # Four steps a row, and no cycle lost in between.
     ends = run.cycles["rows"][:64]
     assert int(ends[63] - ends[8]) == 55 * 4
