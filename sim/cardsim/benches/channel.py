@@ -18,8 +18,10 @@ from .channel_streams import Stream, make_stream, place
 from .instructions import config
 from .streams import CASES, STALLS, drive, pack, reset, transfers, watch
 
-#: Where the channel's memory begins, and beats of the part that is read; as many are written.
-BASE, ROOM = 3 << 32, 4000
+#: Beats of the part that is read; as many are written.
+ROOM = 4096
+#: Beats of the memory; it sees the low bits of addresses only.
+MEMORY = 4 * ROOM
 #: Fields of a request, which hold until it is taken.
 REQUESTS = {"ar": ("araddr", "arlen", "arsize", "arburst", "arid"),
             "aw": ("awaddr", "awlen", "awsize", "awburst", "awid"),
@@ -32,16 +34,25 @@ def pauses(seed: str, stall: float) -> Iterator[bool]:
     return (rng.random() < stall for _ in itertools.count())
 
 
-async def start(dut: Any, card: CardConfig, content: bytes, stall: float) -> AxiRam:
-    """Memory with ``content``, reset, and all that watches the port."""
+def anywhere(rng: random.Random, beat_bytes: int) -> int:
+    """Byte address for a channel's memory to begin at."""
+    return (rng.getrandbits(43) * MEMORY + rng.randrange(MEMORY - 2 * ROOM)) * beat_bytes
+
+
+def far(rng: random.Random, address: int) -> int:
+    """A beat address at which the memory has the same beat."""
+    return rng.randrange(2**32 // MEMORY) * MEMORY + address
+
+
+async def start(dut: Any, card: CardConfig, base: int, content: bytes, stall: float) -> AxiRam:
+    """Memory with ``content`` from ``base`` on, reset, and all that watches the port."""
     logging.getLogger(f"cocotb.{dut._name}.m_axi").setLevel(logging.WARNING)
     for name in ("take", "word_take", "word_skip", "drain"):
         getattr(dut, name).value = 0
-    dut.base.value = BASE
+    dut.base.value = base
     memory = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, dut.aresetn,
-                    reset_active_level=False, size=2 * ROOM * card.beat_bytes)
-    # It sees the low bits of addresses only.
-    memory.write(BASE % memory.size, content)
+                    reset_active_level=False, size=MEMORY * card.beat_bytes)
+    memory.write(base % memory.size, content)
     for side in (memory.read_if.ar_channel, memory.read_if.r_channel, memory.write_if.aw_channel,
                  memory.write_if.w_channel, memory.write_if.b_channel):
         if stall:
@@ -122,9 +133,10 @@ async def take_words(dut: Any, streams: list[Stream], stall: float, seed: str) -
     dut.word_take.value = dut.word_skip.value = 0
 
 
-def jobs(streams: list[Stream], addresses: list[int]) -> list[tuple[int, int]]:
+def jobs(rng: random.Random, streams: list[Stream], addresses: list[int]) -> list[tuple[int, int]]:
     """Payloads of the jobs."""
-    return [(pack([(address, 32), (one.aux, 20), (one.values, 23), (one.pattern.code, 4)]), 0)
+    return [(pack([(far(rng, address), 32), (one.aux, 20), (one.values, 23),
+                   (one.pattern.code, 4)]), 0)
             for one, address in zip(streams, addresses, strict=True)]
 
 
@@ -143,16 +155,17 @@ async def streams_and_writes_equal_the_reference(dut: Any, stall: float, hold: f
     written: dict[int, int] = {}
     writes = []
     for _ in range(30 if stall < 0.5 else 10):
-        first = ROOM + rng.randrange(ROOM - 40)
+        first = far(rng, ROOM + rng.randrange(ROOM - 40))
         for address in range(first, first + rng.choice([1, 3, 40])):
-            written[address] = rng.getrandbits(8 * width)
-            writes.append((pack([(address, 32), (written[address], 8 * width)]), 0))
+            beat = written[address % MEMORY] = rng.getrandbits(8 * width)
+            writes.append((pack([(address, 32), (beat, 8 * width)]), 0))
 
-    memory = await start(dut, card, bytes(content), stall)
+    base = anywhere(rng, width)
+    memory = await start(dut, card, base, bytes(content), stall)
     read_beats, write_beats, *errors = (watch(dut, name) for name in (
         "read_beat", "write_beat", "read_error", "write_error"))
     tasks = [cocotb.start_soon(task) for task in (
-        drive(dut, "s_axis_job", jobs(streams, addresses), stall / 2, f"{seed} jobs"),
+        drive(dut, "s_axis_job", jobs(rng, streams, addresses), stall / 2, f"{seed} jobs"),
         drive(dut, "s_axis_write", writes, stall / 2, f"{seed} writes"),
         take_entries(dut, streams, width, hold, f"{seed} entries"),
         take_words(dut, streams, hold, f"{seed} words"))]
@@ -168,7 +181,7 @@ async def streams_and_writes_equal_the_reference(dut: Any, stall: float, hold: f
     assert sum(write_beats) == len(writes)
     assert errors == [[], []]
     for address, value in written.items():
-        found = memory.read((BASE + address * width) % memory.size, width)
+        found = memory.read((base + address * width) % memory.size, width)
         assert int.from_bytes(found, "little") == value, f"beat {address}"
 
 
@@ -179,9 +192,9 @@ async def after_a_drain_nothing_is_under_way(dut: Any, stall: float) -> None:
     card, rng = config(), random.Random(f"drain {stall}")
     streams = [make_stream(rng, card, pattern, 200, [8]) for pattern in PATTERNS[:3]]
     addresses, content = place(rng, streams, card, ROOM)
-    await start(dut, card, bytes(content), stall)
+    await start(dut, card, anywhere(rng, card.beat_bytes), bytes(content), stall)
     asked = transfers(dut, "s_axis_job")
-    cocotb.start_soon(drive(dut, "s_axis_job", jobs(streams, addresses), 0, ""))
+    cocotb.start_soon(drive(dut, "s_axis_job", jobs(rng, streams, addresses), 0, ""))
     while len(asked) < len(streams):
         await RisingEdge(dut.aclk)
     assert dut.reading.value
@@ -198,7 +211,7 @@ async def after_a_drain_nothing_is_under_way(dut: Any, stall: float) -> None:
     await ClockCycles(dut.aclk, 2)
     dut.aresetn.value = 1
     tasks = [cocotb.start_soon(task) for task in (
-        drive(dut, "s_axis_job", jobs(streams, addresses), 0, ""),
+        drive(dut, "s_axis_job", jobs(rng, streams, addresses), 0, ""),
         take_entries(dut, streams, card.beat_bytes, 0, ""), take_words(dut, streams, 0, ""))]
     for task in tasks:
         await task
