@@ -12,8 +12,8 @@ always calculated by the latter.  Exits with status 1 if a limit is not kept.
 import argparse
 import concurrent.futures
 import dataclasses
+import functools
 import importlib.util
-import json
 import multiprocessing
 import pathlib
 import sys
@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 import heddle
+from heddle.card import CardError
 from heddle.checkpoint import Checkpoint
+from heddle.cli.common import read_text, write_json
 from heddle.evaluate import evaluate, windows
 from heddle.model import Model, prepare
 from heddle.options import ACTIVATIONS, CACHES, Options
@@ -85,16 +87,14 @@ def fp32(folder: pathlib.Path) -> tuple[str, Forward]:
 
 # ---- The card: a process each, as windows know nothing of each other. ----
 
-_model: Model
+@functools.cache
+def _opened(folder: pathlib.Path, options: tuple[tuple[str, Any], ...]) -> Model:
+    return heddle.load(folder, **dict(options))
 
 
-def _open(folder: pathlib.Path, options: dict[str, Any]) -> None:
-    global _model
-    _model = heddle.load(folder, **options)
-
-
-def _score(part: list[int]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    found = evaluate(_model.runtime, part)
+def _score(folder: pathlib.Path, options: tuple[tuple[str, Any], ...],
+           part: list[int]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    found = evaluate(_opened(folder, options).runtime, part)
     return found.best_token_ids, found.log_probabilities
 
 
@@ -105,8 +105,9 @@ def card(folder: pathlib.Path, parts: list[list[int]], jobs: int,
     logs: list[float] = []
     # Not forked: PyTorch's threads would not survive it.
     with concurrent.futures.ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _open, (folder, options)) as pool:
-        for done, (tokens, values) in enumerate(pool.map(_score, parts), 1):
+            jobs, multiprocessing.get_context("spawn")) as pool:
+        score = functools.partial(_score, folder, tuple(options.items()))
+        for done, (tokens, values) in enumerate(pool.map(score, parts), 1):
             best += tokens
             logs += values
             progress(done, len(parts))
@@ -167,6 +168,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="cards side by side")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file")
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {args.jobs}")
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -177,11 +180,11 @@ def main() -> int:
     options = {"activation": args.activation, "cache": args.cache}
     try:
         checkpoint = Checkpoint(args.model)
-        tokens = Tokenizer(args.model).encode(args.text.read_text(encoding="utf-8"))
+        tokens = Tokenizer(args.model).encode(read_text(args.text))
         layout, _ = prepare(checkpoint, args.cards, Options(**options))
         parts = windows(tokens, layout.context, args.limit)
         found = card(args.model, parts, args.jobs, progress, cards=args.cards, **options)
-    except (heddle.UserError, OSError) as error:
+    except (heddle.UserError, CardError) as error:
         print(f"accuracy: {error}", file=sys.stderr)
         return 2
     name, forward = fp32(args.model)
@@ -190,14 +193,13 @@ def main() -> int:
     figures = judge(found, exact, near)
     print(f"{args.model} on {args.cards}: {len(exact.best)} tokens in {len(parts)} windows\n")
     print(*report(name, found, exact, near, figures), sep="\n")
-    if args.json:
-        args.json.write_text(json.dumps({
-            "model": str(args.model), "text": str(args.text), "cards": args.cards, **options,
-            "windows": len(parts), "tokens": len(exact.best), "fp32": name,
-            "perplexity": {"card": found.perplexity, "fp32": exact.perplexity,
-                           "dequantised": near.perplexity},
-            "figures": [dataclasses.asdict(figure) | {"kept": figure.kept} for figure in figures],
-            "seconds": round(time.monotonic() - start, 1)}, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, {
+        "model": str(args.model), "text": str(args.text), "cards": args.cards, **options,
+        "windows": len(parts), "tokens": len(exact.best), "fp32": name,
+        "perplexity": {"card": found.perplexity, "fp32": exact.perplexity,
+                       "dequantised": near.perplexity},
+        "figures": [dataclasses.asdict(figure) | {"kept": figure.kept} for figure in figures],
+        "seconds": round(time.monotonic() - start, 1)})
     return 0 if all(figure.kept for figure in figures) else 1
 
 
