@@ -13,6 +13,8 @@ from rtl_gen.spec import isa
 from rtl_gen.spec.config import CardConfig
 
 Floats = npt.NDArray[np.float32]
+#: Words of the longest row of scores.
+LONGEST = 40
 #: Fields of a MATMUL that asks for nothing.
 NOTHING = {field.name: 0 for field in isa.fields("MATMUL") if field.name != "opcode"}
 
@@ -61,7 +63,7 @@ def random_job(rng: random.Random, config: CardConfig, *, softmax: bool, corners
     lanes = config.channels
     f = {"last": 1, "signal": rng.getrandbits(16), "exponent": rng.randrange(-30, -8),
          "columns": rng.randrange(1, config.tokens + 1)}
-    rows = rng.randrange(1, config.context // lanes + 1 if softmax else 13)
+    rows = rng.randrange(1, min(config.context // lanes, LONGEST) + 1 if softmax else 13)
     length = rng.randrange(1 << 12)
     if softmax:
         f["digits"] = rng.choice([0, 1]) if f["columns"] * 2 <= config.tokens else 0
