@@ -31,12 +31,14 @@ class Memory:
         self.most = parameters()["outstanding"] + 8
         self.room = PAGE // self.beat_bytes * (self.most + 8)
         self.content = self.rng.randbytes(self.room * self.beat_bytes)
-        # Beat 0 need be no multiple of a burst or a page.
-        self.base = (3 << 32) + self.beat_bytes * self.rng.randrange(PAGE)
+        # Beat 0 need be no multiple of a burst or a page; the content begins at beat `origin`.
+        self.base = self.beat_bytes * self.rng.getrandbits(56)
+        self.origin = self.rng.randrange((1 << 32) - self.room)
         dut.base.value, dut.abort.value = self.base, 0
-        self.reads = Reads(dut, "m_axi", content=self.content, base=self.base, stall=stall,
-                           beat_bytes=self.beat_bytes, latency=LATENCY, late=late, seed=seed,
-                           **options)
+        self.reads = Reads(
+            dut, "m_axi", content=self.content, base=self.base + self.origin * self.beat_bytes,
+            beat_bytes=self.beat_bytes, latency=LATENCY, stall=stall, late=late, seed=seed,
+            **options)
 
     def runs(self, count: int) -> list[Run]:
         """Random runs, among them empty ones and some of many bursts, of some 1,500 beats."""
@@ -45,7 +47,7 @@ class Memory:
         while len(found) < count and left > 0:
             beats = self.rng.choice([0, 1, self.burst, self.burst + 1,
                                      self.rng.randrange(1, 4 * self.burst + 2)])
-            found.append((self.rng.randrange(self.room - beats), beats))
+            found.append((self.origin + self.rng.randrange(self.room - beats), beats))
             left -= beats
         return found
 
@@ -53,8 +55,8 @@ class Memory:
         """Payloads of the beats of ``runs``."""
         return [(int.from_bytes(self.content[at:at + self.beat_bytes], "little"), 0)
                 for first, beats in runs
-                for at in range(first * self.beat_bytes, (first + beats) * self.beat_bytes,
-                                self.beat_bytes)]
+                for at in range((first - self.origin) * self.beat_bytes,
+                                (first - self.origin + beats) * self.beat_bytes, self.beat_bytes)]
 
     def bursts(self, runs: list[Run]) -> list[Burst]:
         """Bursts that end at multiples of the longest one, and where their run ends."""
@@ -101,7 +103,7 @@ async def a_long_run_flows_without_a_gap(dut: Any) -> None:
         return      # the latency cannot be hidden
     memory = Memory(dut, "reader flow", stall=0.0)
     await reset(dut)
-    runs = [(5, 7 * burst), (3, 8 * burst), (9, 5 * burst)]
+    runs = [(memory.origin + first, bursts * burst) for first, bursts in ((5, 7), (3, 8), (9, 5))]
     start = get_sim_time("ns")
     await exchange(dut, {"s_axis_job": jobs(runs)}, {"m_axis_o": 20 * burst}, 0.0, "flow")
     assert (get_sim_time("ns") - start) / PERIOD <= LATENCY + 20 * burst + 10
@@ -115,7 +117,8 @@ async def an_error_is_kept(dut: Any, code: int) -> None:
     memory = Memory(dut, seed, stall=0.3)
     beats = memory.burst + 3
     # Apart from each other, the bad beat in the last but one.
-    runs = [(beats * place, beats) for place in memory.rng.sample(range(memory.room // beats), 4)]
+    runs = [(memory.origin + beats * place, beats)
+            for place in memory.rng.sample(range(memory.room // beats), 4)]
     at = memory.base + (runs[-2][0] + memory.rng.randrange(beats)) * memory.beat_bytes
     memory.reads.response = lambda address: code if address == at else OKAY
     await reset(dut)
@@ -137,8 +140,8 @@ async def an_abort_drops_what_comes(dut: Any, stall: float) -> None:
     memory = Memory(dut, seed, stall=stall, late=True)
     await reset(dut)
     burst, beats = memory.burst, memory.burst * memory.most
-    task = cocotb.start_soon(drive(dut, "s_axis_job", jobs([(7, beats)]), stall, seed))
-    taken = memory.data([(7, burst)])
+    task = cocotb.start_soon(drive(dut, "s_axis_job", jobs([(memory.origin, beats)]), stall, seed))
+    taken = memory.data([(memory.origin, burst)])
     compare(await collect(dut, "m_axis_o", len(taken), stall, seed), taken)
     await task
     asked = len(memory.reads.bursts)

@@ -160,7 +160,7 @@ def lots(card: CardConfig, rng: random.Random,
             yield "NORM", mixture.norm(token)
 
     yield {}, chain(fill(card), mixture.take(size), norms())
-    yield {}, chain(mixture.slices(size // 4), norms())
+    yield {}, chain(mixture.slices(max(8, size // 4)), norms())
     mixture.wild = True
     yield {"wild": True}, chain(mixture.take(size), norms())
     # Only the sums of squared deviations overflow; the SCALAR waits for them.
@@ -181,7 +181,7 @@ async def programs_equal_the_reference(dut: Any, stall: float, hold: float) -> N
     sample(dut, random.Random(f"{seed} sample"))
     monitor = Monitor(dut, memory)
     nonfinite, out_of_range = watch(dut, "nonfinite"), watch(dut, "range")
-    for number, (options, instructions) in enumerate(lots(card, rng, 20 if hold > HEAVY else 60)):
+    for number, (options, instructions) in enumerate(lots(card, rng, 12 if hold > HEAVY else 40)):
         program.start(**options)
         memory[:] = nx.from_bits(model.memory)
         program.add(instructions)
