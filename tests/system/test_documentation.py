@@ -4,6 +4,7 @@
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,8 @@ def test_python(page, monkeypatch):
 @pytest.mark.parametrize("command", list(commands()))
 def test_command(command):
     words = [str(pathlib.Path(sys.executable).with_name("heddle")), *shlex.split(command)[1:]]
+    if "-o" in words:       # what an earlier run wrote is not written over
+        shutil.rmtree(ROOT / words[words.index("-o") + 1], ignore_errors=True)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
