@@ -36,7 +36,7 @@ coverage: .venv/.setup  ## Print what the last run of the tests covered.
 
 lint: .venv/.setup  ## Check style and types.
 	$(BIN)/ruff check .
-	$(BIN)/mypy sw/heddle hw/rtl_gen/spec sim/cardsim --exclude benches
+	$(BIN)/mypy sw/heddle hw/rtl_gen/spec sim/cardsim
 
 docs: .venv/.setup-docs  ## Build the documentation as HTML in build/docs.
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
