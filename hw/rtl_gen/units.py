@@ -40,6 +40,11 @@ def _channel(config: CardConfig):
     return Channel(config)
 
 
+def _memory(config: CardConfig):
+    from .memory import MemoryUnit
+    return MemoryUnit(config)
+
+
 def _reader(**parameters):
     from .memory.reader import Reader
     return Reader(**parameters)
@@ -89,6 +94,7 @@ UNITS: dict[str, Unit] = {
     "channel": Unit(doc="HBM channel: read ahead, decode patterns, write.", build=_channel),
     "reader": Unit(doc="HBM reader: AXI4 read master with many bursts under way.", build=_reader,
                    parameters={"beat_bytes": 64, "burst": 64, "outstanding": 32}),
+    "memory": Unit(doc="LOAD and STORE between channels, scratchpad and scales.", build=_memory),
     "epilogue": Unit(doc="Scale, deferred norm, bias, GELU and residual.", build=_epilogue),
     "vector": Unit(doc="FP32 vector unit with quantiser and norm.", build=_vector),
     "sampler": Unit(doc="Argmax, top-k and log-sum-exp of logits.", build=_sampler),

@@ -18,7 +18,7 @@ from cardsim.rtl.build import environment
 #: The bench module of each unit.
 BENCHES = {"engine": "engine", "channel": "channel", "epilogue": "epilogue",
            "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm", "reader": "reader", "vector": "vector",
+           "layernorm": "layernorm", "reader": "reader", "vector": "vector", "memory": "memory",
            "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"

@@ -22,13 +22,18 @@ HEAVY = 0.5
 CASES = (*((stall, stall) for stall in STALLS), (0.0, 0.9))
 
 
-async def reset(dut: Any) -> None:
-    """Start the clock, hold the unit in reset with idle streams, and release it."""
+def idle(dut: Any) -> None:
+    """Offer nothing and take nothing."""
     for handle in dut:
         name = handle._name
         if (name.startswith("s_axis") and name.endswith("_tvalid")) or \
                 (name.startswith("m_axis") and name.endswith("_tready")):
             handle.value = 0
+
+
+async def reset(dut: Any) -> None:
+    """Start the clock, hold the unit in reset with idle streams, and release it."""
+    idle(dut)
     dut.aresetn.value = 0
     Clock(dut.aclk, 2, unit="ns").start()
     for _ in range(4):
