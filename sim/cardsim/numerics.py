@@ -62,8 +62,9 @@ def nonfinite(*arrays: npt.ArrayLike) -> bool:
 def flush(x: npt.ArrayLike) -> Floats:
     """Operands as read: subnormals are zeros of their sign, any NaN is the one NaN."""
     x = np.asarray(x, F32)
-    # A product with 0 or 1: exact, and keeps signs.
-    read = x * (np.abs(x) >= SMALLEST)
+    # A product with 0 or 1: exact, and keeps signs.  A signalling NaN is one of many.
+    with np.errstate(invalid="ignore"):
+        read = x * (np.abs(x) >= SMALLEST)
     return np.where(read != read, NAN, read)
 
 
