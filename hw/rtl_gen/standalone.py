@@ -5,6 +5,9 @@ from amaranth import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Shape, 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+#: Prefix of a unit's AXI4-Lite slave: no unit has two, and a card's is called the same.
+LITE = "s_axi_control"
+
 
 def _streams(component):
     """(name, whether the unit takes it, interface) of every stream, those of arrays by number."""
@@ -19,8 +22,16 @@ def _streams(component):
             yield name, takes, interface
 
 
+def _buses(component):
+    """(prefix of the pins, interface, its members) of every AXI port."""
+    for name, member in component.signature.members.items():
+        if member.is_signature and "arvalid" in member.signature.members:
+            prefix = f"m_{name}" if member.flow == Out else LITE
+            yield prefix, getattr(component, name), member.signature.members.items()
+
+
 def _is_renamed(member) -> bool:
-    """Whether a member is a stream, an array of them, or an AXI4 master."""
+    """Whether a member is a stream, an array of them, or an AXI port."""
     return member.is_signature and (
         isinstance(member.signature, stream.Signature) or "arvalid" in member.signature.members)
 
@@ -38,8 +49,9 @@ class Standalone(wiring.Component):
     A stream ``i`` that the unit takes becomes ``s_axis_i_tdata``, ``_tvalid``, ``_tready``; one
     that it gives ``m_axis_o_...``; stream 3 of an array ``write`` ``m_axis_write_3_...``.  The
     payload's fields lie in tdata from the lowest bit up; a field ``last`` becomes ``tlast``.  An
-    AXI4 master ``axi`` becomes ``m_axi_araddr`` and so on.  Other ports keep their names.  ``aclk``
-    and ``aresetn`` (synchronous, active low) drive the unit.
+    AXI4 master ``axi`` becomes ``m_axi_araddr`` and so on, an AXI4-Lite slave
+    ``s_axi_control_araddr``.  Other ports keep their names.  ``aclk`` and ``aresetn`` (synchronous,
+    active low) drive the unit.
 
     Parameters
     ----------
@@ -57,15 +69,11 @@ class Standalone(wiring.Component):
                         f"{prefix}_tready": back(1)}
             if last:
                 members[f"{prefix}_tlast"] = there(1)
-        kept = []
-        for name, member in component.signature.members.items():
-            if not _is_renamed(member):
-                members[name] = member
-                kept.append(name)
-            elif "arvalid" in member.signature.members:
-                members |= {f"m_{name}_{port}": one
-                            for port, one in member.signature.members.items()}
-        super().__init__(members)
+        for prefix, _, ports in _buses(component):
+            members |= {f"{prefix}_{port}": one for port, one in ports}
+        kept = {name: member for name, member in component.signature.members.items()
+                if not _is_renamed(member)}
+        super().__init__(members | kept)
         for name in kept:
             setattr(self, name, getattr(component, name))
 
@@ -88,10 +96,8 @@ class Standalone(wiring.Component):
             m.d.comb += [
                 *([rest.eq(tdata), inner.valid.eq(tvalid), tready.eq(inner.ready)] if takes else
                   [tdata.eq(rest), tvalid.eq(inner.valid), inner.ready.eq(tready)])]
-        for name, member in self.component.signature.members.items():
-            if member.is_signature and "arvalid" in member.signature.members:
-                for port, one in member.signature.members.items():
-                    outer = getattr(self, f"m_{name}_{port}")
-                    inner = getattr(getattr(self.component, name), port)
-                    m.d.comb += outer.eq(inner) if one.flow == Out else inner.eq(outer)
+        for prefix, bus, ports in _buses(self.component):
+            for port, one in ports:
+                outer, inner = getattr(self, f"{prefix}_{port}"), getattr(bus, port)
+                m.d.comb += outer.eq(inner) if one.flow == Out else inner.eq(outer)
         return m

@@ -50,6 +50,11 @@ def _reader(**parameters):
     return Reader(**parameters)
 
 
+def _control(config: CardConfig):
+    from .control import Control
+    return Control(config, commit=0)
+
+
 def _epilogue(config: CardConfig):
     from .matmul import Epilogue
     return Epilogue(config)
@@ -95,6 +100,8 @@ UNITS: dict[str, Unit] = {
     "reader": Unit(doc="HBM reader: AXI4 read master with many bursts under way.", build=_reader,
                    parameters={"beat_bytes": 64, "burst": 64, "outstanding": 32}),
     "memory": Unit(doc="LOAD and STORE between channels, scratchpad and scales.", build=_memory),
+    "control": Unit(doc="Commands, dispatch, dependency counters, registers, status.",
+                    build=_control),
     "epilogue": Unit(doc="Scale, deferred norm, bias, GELU and residual.", build=_epilogue),
     "vector": Unit(doc="FP32 vector unit with quantiser and norm.", build=_vector),
     "sampler": Unit(doc="Argmax, top-k and log-sum-exp of logits.", build=_sampler),

@@ -9,6 +9,8 @@ import random
 import numpy as np
 import pytest
 
+from cardsim.benches import control_model
+from cardsim.benches.control_program import ENDS, HALT, block, program
 from cardsim.rtl import Timing, build
 from cardsim.rtl.model import Model
 from rtl_gen.common import layouts
@@ -16,8 +18,7 @@ from rtl_gen.control import QUEUES
 from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import TINY
 from rtl_gen.spec.registers import COMMAND, FLAG_LOAD, NO_STOP, STATUS, Error
-from tests.cosim import control_model, stubcard
-from tests.cosim.control_programs import ENDS, HALT, block, program
+from tests.cosim import stubcard
 
 pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("control")]
 
@@ -146,12 +147,8 @@ def check_log(log, expected):
     for queue in QUEUES:
         assert len(log.jobs[queue]) == len(expected.jobs[queue])
         for job, wanted in zip(log.jobs[queue], expected.jobs[queue], strict=True):
-            name, _ = isa.decode(wanted["word"])
-            keep = {"word", "pos", "len", "step", "target_valid"}
-            keep |= {"rows", "beats"} if name in ("MATMUL", "LOAD") else set()
-            keep |= {"address"} if wanted["address"] is not None else set()
-            keep |= {"target"} if wanted["target_valid"] else set()
-            assert {key: job[key] for key in keep} == {key: wanted[key] for key in keep}, name
+            fields = control_model.defined(wanted)
+            assert {name: job[name] for name in fields} == fields
     assert [stream for _, stream in log.streams] == expected.streams
     assert log.owners == expected.owners
 

@@ -2,8 +2,9 @@
 """Memory behind AXI4 ports, which checks the protocol of the master."""
 
 import collections
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cocotb
@@ -12,6 +13,56 @@ from cocotb.triggers import RisingEdge
 #: No burst crosses a multiple of this many bytes.
 PAGE = 4096
 OKAY, EXOKAY, SLVERR, DECERR = range(4)
+#: Fields of a request, which hold until it is taken.
+REQUESTS = {"ar": ("araddr", "arlen", "arsize", "arburst", "arid"),
+            "aw": ("awaddr", "awlen", "awsize", "awburst", "awid"),
+            "w": ("wdata", "wstrb", "wlast")}
+
+
+def pauses(seed: str, stall: float) -> Iterator[bool]:
+    """Whether one side of a port holds back, cycle by cycle."""
+    rng = random.Random(seed)
+    return (rng.random() < stall for _ in itertools.count())
+
+
+def hold_back(slave: Any, stall: float) -> None:
+    """Hold back every channel of a slave, or of a master, of cocotbext-axi at random."""
+    for half, names in ((slave.read_if, ("ar", "r")), (slave.write_if, ("aw", "w", "b"))):
+        for name in names if stall else ():
+            getattr(half, f"{name}_channel").set_pause_generator(pauses(f"{name} {stall}", stall))
+
+
+def watch_requests(dut: Any, beat_bytes: int) -> None:
+    """Check the requests of the port ``m_axi``, from now on.
+
+    They stay until they are taken; bursts are of whole beats, within 4 KiB.
+    """
+    for kind in REQUESTS:
+        cocotb.start_soon(_requests(dut, kind, beat_bytes))
+
+
+async def _requests(dut: Any, kind: str, beat_bytes: int) -> None:
+    valid, ready = (getattr(dut, f"m_axi_{kind}{part}") for part in ("valid", "ready"))
+    fields = [getattr(dut, f"m_axi_{name}") for name in REQUESTS[kind]]
+    held: list[int] | None = None
+    while True:
+        await RisingEdge(dut.aclk)
+        if not dut.aresetn.value:
+            held = None
+            continue
+        offered = [int(field.value) for field in fields] if valid.value else None
+        assert held is None or offered == held, f"{kind} changed its mind: {held}, then {offered}"
+        held = None if ready.value else offered
+        if offered is None:
+            continue
+        if kind == "w":
+            assert offered[1] == (1 << beat_bytes) - 1, f"wstrb must be ones, not {offered[1]:#x}"
+            continue
+        address, beats = offered[0], offered[1] + 1
+        assert offered[2:4] == [beat_bytes.bit_length() - 1, 1], f"{kind}: size or type of burst"
+        assert address % beat_bytes == 0, f"{kind}: {address:#x} must be the address of a beat"
+        assert address // PAGE == (address + beats * beat_bytes - 1) // PAGE, \
+            f"{kind}: {beats} beats from {address:#x} must not cross 4 KiB"
 
 
 class Burst(NamedTuple):

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memory channel between an AXI4 memory of somebody else and what takes its entries and words."""
 
-import itertools
 import logging
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -14,6 +12,7 @@ from cocotbext.axi import AxiBus, AxiRam
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS
 
+from .axi import hold_back, watch_requests
 from .channel_streams import Stream, make_stream, place
 from .instructions import config
 from .streams import CASES, STALLS, drive, pack, reset, transfers, watch
@@ -22,16 +21,6 @@ from .streams import CASES, STALLS, drive, pack, reset, transfers, watch
 ROOM = 4096
 #: Beats of the memory; it sees the low bits of addresses only.
 MEMORY = 4 * ROOM
-#: Fields of a request, which hold until it is taken.
-REQUESTS = {"ar": ("araddr", "arlen", "arsize", "arburst", "arid"),
-            "aw": ("awaddr", "awlen", "awsize", "awburst", "awid"),
-            "w": ("wdata", "wstrb", "wlast")}
-
-
-def pauses(seed: str, stall: float) -> Iterator[bool]:
-    """Whether the memory holds back, cycle by cycle."""
-    rng = random.Random(seed)
-    return (rng.random() < stall for _ in itertools.count())
 
 
 def anywhere(rng: random.Random, beat_bytes: int) -> int:
@@ -53,36 +42,10 @@ async def start(dut: Any, card: CardConfig, base: int, content: bytes, stall: fl
     memory = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, dut.aresetn,
                     reset_active_level=False, size=MEMORY * card.beat_bytes)
     memory.write(base % memory.size, content)
-    for side in (memory.read_if.ar_channel, memory.read_if.r_channel, memory.write_if.aw_channel,
-                 memory.write_if.w_channel, memory.write_if.b_channel):
-        if stall:
-            side.set_pause_generator(pauses(f"{side} {stall}", stall))
+    hold_back(memory, stall)
     await reset(dut)
-    for kind in REQUESTS:
-        cocotb.start_soon(requests(dut, kind, card.beat_bytes))
+    watch_requests(dut, card.beat_bytes)
     return memory
-
-
-async def requests(dut: Any, kind: str, beat_bytes: int) -> None:
-    """Requests stay until they are taken; bursts are of whole beats, within 4 KiB."""
-    valid, ready = (getattr(dut, f"m_axi_{kind}{part}") for part in ("valid", "ready"))
-    fields = [getattr(dut, f"m_axi_{name}") for name in REQUESTS[kind]]
-    held: list[int] | None = None
-    while True:
-        await RisingEdge(dut.aclk)
-        offered = [int(field.value) for field in fields] if valid.value else None
-        assert held is None or offered == held, f"{kind} changed its mind: {held}, then {offered}"
-        held = None if ready.value else offered
-        if offered is None:
-            continue
-        if kind == "w":
-            assert offered[1] == (1 << beat_bytes) - 1, f"wstrb must be ones, not {offered[1]:#x}"
-            continue
-        address, beats = offered[0], offered[1] + 1
-        assert offered[2:4] == [beat_bytes.bit_length() - 1, 1], f"{kind}: size or type of burst"
-        assert address % beat_bytes == 0, f"{kind}: {address:#x} must be the address of a beat"
-        assert address // 4096 == (address + beats * beat_bytes - 1) // 4096, \
-            f"{kind}: {beats} beats from {address:#x} must not cross 4 KiB"
 
 
 def number(rng: random.Random, most: int, stall: float) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from cardsim.rtl.build import environment
 
 #: The bench module of each unit.
-BENCHES = {"engine": "engine", "channel": "channel", "epilogue": "epilogue",
+BENCHES = {"engine": "engine", "channel": "channel", "control": "control", "epilogue": "epilogue",
            "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
            "layernorm": "layernorm", "reader": "reader", "vector": "vector", "memory": "memory",
            "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise"}

@@ -2,14 +2,22 @@
 """What control must do with a program, one instruction after another, whatever units compute."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from rtl_gen.control import QUEUES, Owner
 from rtl_gen.spec import isa, registers, rules
+from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS, stream_beats
 from rtl_gen.spec.isa import Queue, Register
 from rtl_gen.spec.registers import Error
 
 MASK = 0xFFFFFFFF
+#: The queues of the units, in the order of the ports ``jobs``.
+QUEUES = (Queue.MEMORY, Queue.MATMUL, Queue.VECTOR)
+#: Whose the constants of a run are, in the port ``owner``.
+EPILOGUE, MEMORY = 0, 1
+
+Job = dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -23,17 +31,20 @@ class Outcome:
     #: Instructions carried out.
     instructions: int = 0
     #: By queue: what dispatch hands over, in order.
-    jobs: dict = dataclasses.field(default_factory=lambda: {queue: [] for queue in QUEUES})
+    jobs: dict[Queue, list[Job]] = dataclasses.field(
+        default_factory=lambda: {queue: [] for queue in QUEUES})
+    #: (place in program order, counters waited for, counters signalled) of control instructions.
+    control: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     #: (address, beats of constants, values, pattern), and for each how many writers come before.
-    streams: list = dataclasses.field(default_factory=list)
-    fences: list = dataclasses.field(default_factory=list)
-    owners: list = dataclasses.field(default_factory=list)
-    #: Beat addresses and contents of result records.
-    results: dict = dataclasses.field(default_factory=dict)
-    registers: list = dataclasses.field(default_factory=list)
+    streams: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
+    fences: list[int] = dataclasses.field(default_factory=list)
+    owners: list[int] = dataclasses.field(default_factory=list)
+    #: Token, target (or None), step and position of result records, by beat address.
+    results: dict[int, tuple[int, int | None, int, int]] = dataclasses.field(default_factory=dict)
+    registers: list[int] = dataclasses.field(default_factory=list)
 
 
-def resolve(values, regs):
+def resolve(values: dict[str, int], regs: Sequence[int]) -> dict[str, int]:
     """Fields with registers applied, and ``pos``."""
     values = values | {"pos": regs[Register.POS]}
     for field in ("rows", "beats"):
@@ -46,17 +57,31 @@ def resolve(values, regs):
     return values
 
 
-def run(config, program, command, *, given=(), sample, limit=20_000) -> Outcome:
+def defined(job: Job) -> dict[str, int]:
+    """The fields of a job that its instruction defines; others may be anything."""
+    name, _ = isa.decode(job["word"])
+    keep = {"word", "pos", "len", "step", "target_valid", "sequence"}
+    keep |= {"rows", "beats"} if name in ("MATMUL", "LOAD") else set()
+    keep |= {field for field in ("address", "target") if job[field] is not None}
+    return {field: job[field] for field in keep}
+
+
+def run(config: CardConfig, program: Sequence[int], command: dict[str, int], *,
+        given: Sequence[int] = (), sample: Callable[[int], int], limit: int = 20_000) -> Outcome:
     """Run a program.
 
     Parameters
     ----------
+    config : CardConfig
     program : list of int
     command : dict
         The command record by names.
     given : list of int
+        Tokens given with the command.
     sample : callable
         The token that is sampled in a step.
+    limit : int
+        Instructions until it must have ended.
     """
     out = Outcome()
     regs = [0, *(command[f"r{k}"] for k in range(1, 16))]
@@ -64,7 +89,7 @@ def run(config, program, command, *, given=(), sample, limit=20_000) -> Outcome:
     counters = [0] * isa.COUNTERS
     token, writers, pc = 0, 0, command["entry"]
 
-    def end(error, word=0):
+    def end(error: int, word: int = 0) -> Outcome:
         out.error, out.pc, out.word = error, pc, word
         out.steps, out.registers = regs[Register.STEP], regs
         return out
@@ -98,7 +123,9 @@ def run(config, program, command, *, given=(), sample, limit=20_000) -> Outcome:
                 "word": word, "rows": v.get("rows", 0), "beats": v.get("beats", 0),
                 "address": v.get("address"), "pos": v["pos"], "len": regs[Register.LEN] & 0xFFF,
                 "step": regs[Register.STEP], "target_valid": int(target is not None),
-                "target": target})
+                "target": target, "sequence": out.instructions & 0xFFFF})
+        else:
+            out.control.append((out.instructions, v["wait"], v["signal"]))
         if name == "MATMUL" or (name == "LOAD" and v["rows"]):
             aux, values, pattern = rules.span(config, name, v), 0, 0
             if name == "MATMUL":
@@ -109,7 +136,7 @@ def run(config, program, command, *, given=(), sample, limit=20_000) -> Outcome:
             out.streams.append((v["address"], aux, values, pattern))
             out.fences.append(writers if v["fence"] else 0)
             if aux:
-                out.owners.append(Owner.MEMORY if name == "LOAD" else Owner.EPILOGUE)
+                out.owners.append(MEMORY if name == "LOAD" else EPILOGUE)
         writers += name == "STORE" or bool(v.get("merge"))
         match name:
             case "SAMPLE" if v["last"]:

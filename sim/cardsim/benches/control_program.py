@@ -2,8 +2,11 @@
 """Random programs for control: units only pass time, so operands need be legal and no more."""
 
 import collections
+import random
+from typing import Any
 
 from rtl_gen.spec import isa
+from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.isa import Register
 
 HALT = isa.encode("HALT")
@@ -11,7 +14,7 @@ HALT = isa.encode("HALT")
 ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "overflow", "target")
 
 
-def unit_instruction(config, rng):
+def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[str, Any]]:
     """Name and fields of a random instruction of some unit, legal while POS is below 70."""
     name = rng.choice(("LOAD", "STORE", "MATMUL", "VECTOR", "SCALAR", "QUANT", "NORM", "CACHE"))
     small = rng.randrange
@@ -49,9 +52,10 @@ def unit_instruction(config, rng):
     raise AssertionError(name)
 
 
-def block(config, rng, length):
+def block(config: CardConfig, rng: random.Random, length: int) -> list[int]:
     """Instructions that wait only for what was signalled before in the block."""
-    words, counters = [], collections.Counter()
+    words: list[int] = []
+    counters: collections.Counter[int] = collections.Counter()
     for _ in range(length):
         name, fields = rng.choice((
             ("NOP", {}),
@@ -73,7 +77,7 @@ def block(config, rng, length):
     return words
 
 
-def program(config, rng, end):
+def program(config: CardConfig, rng: random.Random, end: str) -> list[int]:
     """Straight pieces, a counted loop, a decode loop, and one of ``ENDS``."""
     words = [isa.encode("ADDI", rd=10, imm=rng.randrange(1, 4))]
     words += block(config, rng, rng.randrange(12))
