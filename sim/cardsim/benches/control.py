@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control: random programs against the instruction set's model, every error, the control port."""
 
+import collections
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -106,6 +107,18 @@ async def programs_equal_the_model(dut: Any, stall: float, hold: float) -> None:
     assert len(errors) >= 5, "programs must end in many ways"
     assert fenced >= 5
     assert steps >= 8
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def reports_of_one_cycle_all_count(dut: Any) -> None:
+    host, units = await start(dut, "together")
+    signal = [isa.encode("STORE", words=1, signal=1), isa.encode("SCALAR", signal=1),
+              isa.encode("MATMUL", rows=1, beats=1, columns=1, first=1, signal=1)]
+    status, _ = await run_and_check(
+        host, units, [*signal * 10, *[isa.encode("SCALAR", wait=1)] * 30, HALT], watchdog=3000)
+    assert status["error"] == Error.NONE
+    reports = collections.Counter(event.cycle for event in units.order if event.gives)
+    assert max(reports.values()) == len(signal), "all must have reported in some cycle"
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

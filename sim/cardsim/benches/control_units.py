@@ -202,6 +202,8 @@ class Units:
     def _work(self) -> None:
         """A cycle of work for every reporter; the first of each may end."""
         done = sampled = 0
+        # So that many report in the same cycle.
+        closed = self.rng.random() < 0.7
         self._send()
         for reporter, jobs in self.work.items():
             if not jobs:
@@ -210,7 +212,7 @@ class Units:
             if (reporter == Reporter.VECTOR and self.words) or fields.get("imm") == STUCK:
                 continue
             self.left[reporter] -= 1
-            if self.left[reporter] >= 0:
+            if self.left[reporter] >= 0 or closed:
                 continue
             job = jobs.popleft()
             done |= (1 | fields["signal"] << 1) << 17 * reporter
