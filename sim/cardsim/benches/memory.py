@@ -175,7 +175,7 @@ async def programs_equal_the_reference(dut: Any, stall: float, hold: float) -> N
     seed = f"memory {stall} {hold}"
     neighbours = Neighbours(dut, seed)
     await neighbours.reset()
-    for size in (150, 50) if hold < 0.5 else (50,):
+    for size in (150, 50) if hold < 0.5 else (25,):
         await neighbours.run(neighbours.program(size), stall, hold, f"{seed} {size}")
 
 

@@ -18,6 +18,8 @@ from .streams import Payload, pack
 
 #: Beats of every channel that LOADs read and STOREs write.
 ROOM = 256
+#: Words of a long instruction.
+LONG = 160
 
 
 def streams(card: CardConfig) -> list[str]:
@@ -83,7 +85,7 @@ class Program:
         per_beat, rng = self.per_beat, self.rng
         return min(self.room[target], rng.choice(
             [1, per_beat, per_beat + 1, rng.randrange(1, 5 * per_beat)])
-            if rng.random() < 0.95 else rng.randrange(1, 40 * per_beat))
+            if rng.random() < 0.95 else rng.randrange(1, LONG))
 
     def _place(self, target: int, before: int, words: int) -> int:
         """Where a STORE begins, ``before`` words ahead of what it reads."""
@@ -96,7 +98,7 @@ class Program:
         rng, target = self.rng, self.rng.randrange(2)
         words = self._words(target)
         rows = min(rng.choice([0, 1, 1, 2, 5]) if rng.random() < 0.95 else rng.randrange(100),
-                   self.room[target] // words, ROOM * self.per_beat // (words + self.per_beat))
+                   max(1, LONG // words), self.room[target] // words)
         f = {"words": words, "target": target, "rows": rows,
              "dst": rng.randrange(self.room[target] - rows * words + 1)}
         beats = rules.span(self.card, "LOAD", f)
