@@ -35,7 +35,8 @@ def resources(component, name: str, folder: pathlib.Path, *, options: str = "") 
     report, log = (folder / f"{name}.{kind}" for kind in ("stat", "log"))
     report.unlink(missing_ok=True)
     script = [
-        *(f"read_verilog {path.relative_to(folder)}" for path in files), f"hierarchy -top {name}", "proc", "flatten",
+        *(f"read_verilog {path.relative_to(folder)}" for path in files),
+        f"hierarchy -top {name}", "proc", "flatten",
         # Amaranth names the fields of a signal beside it; the mapper stumbles over such names.
         "opt_clean -purge", f"scratchpad -set abc9.D {PERIOD}",
         f"synth_xilinx -family xcup -flatten -noiopad -top {name} {options}",
