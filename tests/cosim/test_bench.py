@@ -95,6 +95,32 @@ def test_a_burst_over_4_kib_is_a_violation(opened, monkeypatch):
     assert "read burst at 0x10 of 256 beats crosses 4 KiB" in violation
 
 
+TICK = "reg asked_00, addressed_00; reg tick = 0; always @(posedge ap_clk) tick <= !tick;"
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), [
+    ("base_00 + at_00;", "base_00 + at_00 + (tick ? 16 : 0);", "AR changed before it was taken"),
+    ("state_00 == 1 & !asked_00;", "state_00 == 1 & !asked_00 & tick;",
+     "AR changed before it was taken"),
+    ("at_00 + 64'h10000;", "at_00 + (tick ? 64'h10000 : 64'h10010);",
+     "AW changed before it was taken"),
+    ("data_00[beat_00];", "data_00[beat_00] ^ tick;", "W changed before it was taken"),
+    ("wlast = beat_00 == 3;", "wlast = beat_00 == 2;", "WLAST is not at the last beat"),
+    ("hbm00_arsize = 4;", "hbm00_arsize = 3;", "is not of whole beats"),
+    ("hbm00_arburst = 1;", "hbm00_arburst = tick ? 1 : 0;", "AR changed before it was taken"),
+], ids=["address", "withdrawn", "write address", "write data", "last", "size", "burst"])
+def test_a_breach_of_the_protocol_is_a_violation(
+        opened, monkeypatch, tmp_path, right, wrong, message):
+    monkeypatch.setenv("HEDDLE_CACHE", str(tmp_path))       # its Verilog is nobody else's
+    text = copycard.modules(TINY)["copycard"]
+    assert text.count(right) == 1
+    broken = text.replace("reg asked_00, addressed_00;", TICK).replace(right, wrong)
+    monkeypatch.setattr(build.emit, "card", lambda config: {"copycard": broken})
+    end, _, _, violation, _ = copy(opened(timing=Timing(stall_permille=800)), 64)
+    assert end == "violation"
+    assert message in violation
+
+
 def test_a_killed_child_is_an_error_and_not_a_hang(opened):
     card = opened()
     os.kill(card._process.pid, signal.SIGKILL)

@@ -91,9 +91,11 @@ void Channel::check_address(const char* what, uint64_t address, uint32_t len, ui
 // A request that was not taken must stay as it is.
 void Channel::check(const Request& r) {
     const Request& h = held_;
-    if (h.arvalid && (!r.arvalid || r.araddr != h.araddr || r.arlen != h.arlen || r.arid != h.arid))
+    if (h.arvalid && (!r.arvalid || r.araddr != h.araddr || r.arlen != h.arlen || r.arid != h.arid ||
+                      r.arsize != h.arsize || r.arburst != h.arburst))
         fail("AR changed before it was taken");
-    if (h.awvalid && (!r.awvalid || r.awaddr != h.awaddr || r.awlen != h.awlen || r.awid != h.awid))
+    if (h.awvalid && (!r.awvalid || r.awaddr != h.awaddr || r.awlen != h.awlen || r.awid != h.awid ||
+                      r.awsize != h.awsize || r.awburst != h.awburst))
         fail("AW changed before it was taken");
     if (h.wvalid && (!r.wvalid || r.wlast != h.wlast || r.wstrb != h.wstrb || std::memcmp(r.wdata, held_wdata_, beat_)))
         fail("W changed before it was taken");
