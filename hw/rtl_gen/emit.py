@@ -149,7 +149,7 @@ def write(texts: dict[str, str], folder: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def card(config: CardConfig, *, commit: int = 0) -> dict[str, str]:
+def card(config: CardConfig, *, commit: int = 0, events: bool = False) -> dict[str, str]:
     """Verilog of a whole card, by module name, the card first.
 
     Parameters
@@ -157,7 +157,10 @@ def card(config: CardConfig, *, commit: int = 0) -> dict[str, str]:
     config : CardConfig
     commit : int
         32 bits that name the source the card is built from, for its status record; 0 for none.
+    events : bool
+        With the pin ``events`` that simulations record.
     """
     from .card import Card  # a card contains leaves, which this module defines
 
-    return convert(Card(config, commit=commit), f"heddle_{config.name}", clocked=True)
+    return convert(Card(config, commit=commit, events=events),
+                   f"heddle_{config.name}", clocked=True)

@@ -2,7 +2,7 @@
 """A stand-in for a card, to test the bench by itself: on start it copies beats within every channel.
 
 The command address is the number of beats to copy, from offset 0 to offset 64 KiB, in bursts of
-four.
+four.  The pin ``events`` counts cycles.
 """
 
 from rtl_gen.spec.config import CardConfig
@@ -53,7 +53,7 @@ _CHANNEL = """
 """
 
 _CARD = """
-module copycard (input ap_clk, input ap_rst_n, output reg interrupt,
+module copycard (input ap_clk, input ap_rst_n, output reg interrupt, output reg [63:0] events,
     input s_axi_control_awvalid, output s_axi_control_awready, input [11:0] s_axi_control_awaddr,
     input s_axi_control_wvalid, output s_axi_control_wready, input [31:0] s_axi_control_wdata,
     input [3:0] s_axi_control_wstrb, output reg s_axi_control_bvalid, input s_axi_control_bready,
@@ -66,6 +66,7 @@ module copycard (input ap_clk, input ap_rst_n, output reg interrupt,
     assign s_axi_control_awready = addressed, s_axi_control_wready = addressed, s_axi_control_bresp = 0;
     assign s_axi_control_arready = !s_axi_control_rvalid, s_axi_control_rresp = 0;
     reg [31:0] count; reg start, running;
+    always @(posedge ap_clk) events <= ap_rst_n ? events + 1 : 0;
     wire idle = {idle};
     always @(posedge ap_clk) begin
         start <= addressed & address == 0;
@@ -85,8 +86,8 @@ endmodule
 """
 
 
-def modules(config: CardConfig) -> dict[str, str]:
-    """Verilog of the stand-in, in the form of ``rtl_gen.emit.card``."""
+def modules(config: CardConfig, events: bool) -> dict[str, str]:
+    """Verilog of the stand-in, in the form of ``rtl_gen.emit.card``; it always has the pin."""
     numbers = [f"{index:02}" for index in range(config.channels)]
     bits = {"araddr": 64, "awaddr": 64, "arlen": 8, "awlen": 8, "arsize": 3, "awsize": 3, "arburst": 2,
             "awburst": 2, "rresp": 2, "bresp": 2, "rdata": 8 * config.beat_bytes,

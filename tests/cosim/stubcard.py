@@ -226,6 +226,6 @@ class StubCard(Shell):
         return m
 
 
-def modules(config: CardConfig) -> dict[str, str]:
+def modules(config: CardConfig, events: bool) -> dict[str, str]:
     """Verilog of the stand-in, in the form of ``rtl_gen.emit.card``."""
-    return emit.convert(StubCard(config), "stubcard", clocked=True)
+    return emit.convert(StubCard(config, events=events), "stubcard", clocked=True)

@@ -9,9 +9,11 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
 
-from cardsim.rtl import RtlCard, Timing, build
+from cardsim.rtl import RtlCard, Timing, build, events
+from cardsim.rtl.events import Activity
 from heddle.card import CardError
 from rtl_gen.spec.config import TINY
 from tests.cosim import copycard
@@ -55,6 +57,35 @@ def test_every_beat_arrives_whatever_the_stalls(opened, stall):
         assert card.read(channel * CHANNEL + 0x10000, len(image)) == image
 
 
+def test_every_cycle_is_in_the_log_once(opened):
+    card = opened(timing=Timing(stall_permille=300), events=True)
+    _, cycles, _, _, _ = copy(card, 64)
+    log = card.events()
+    assert cycles <= len(log) < cycles + 100                # the registers are written, too
+    assert (np.diff(log["pc"].astype(int) * 8 + log["issue"] * 2 + log["control"] * 4
+                    + log["running"]) % (1 << 19) == 1).all()       # the stand-in counts cycles
+    for bit in (Activity.READ, Activity.WRITE):
+        assert ((log["channels"] & bit != 0).sum(0) == 64).all()
+    # A beat is read, late, or offered in vain; refreshes and stalls make all of these.
+    states = log["channels"] & ~Activity.WRITE
+    assert set(np.unique(states)) == {0, Activity.READ, Activity.LATE}
+    assert len(card.events()) == 0
+
+
+def test_a_card_without_a_log_says_so(opened):
+    with pytest.raises(CardError, match=r"^the card records no events: open it with events=True$"):
+        opened().events()
+
+
+def test_a_full_log_is_an_error(opened, monkeypatch):
+    monkeypatch.setattr(events, "LIMIT", events.record_bytes(TINY) * 50)
+    card = opened(events=True)
+    copy(card, 64)
+    with pytest.raises(CardError, match="must take less than 50 cycles while events are recorded"):
+        card.events()
+    assert len(card.events()) == 0
+
+
 def test_the_model_delays_what_it_is_told_to_delay(opened):
     def cycles(**timing):
         return copy(opened(timing=Timing(refresh_ns=0, **timing)), 64)[1]
@@ -85,11 +116,11 @@ def test_a_command_that_does_not_end_is_given_up_with_a_waveform(opened, tmp_pat
 
 
 def test_a_burst_over_4_kib_is_a_violation(opened, monkeypatch):
-    monkeypatch.setattr(build.emit, "card", lambda config: {
+    monkeypatch.setattr(build.emit, "card", lambda config, events: {
         name: text.replace("arlen = 3", "arlen = 255 + 0 * 3").replace("at_00 + 64'h10000", "at_00")
         .replace("assign m_axi_hbm00_araddr = base_00 + at_00",
                  "assign m_axi_hbm00_araddr = base_00 + at_00 + 16")
-        for name, text in copycard.modules(config).items()})
+        for name, text in copycard.modules(config, events).items()})
     end, _, _, violation, _ = copy(opened(), 64)
     assert end == "violation"
     assert "read burst at 0x10 of 256 beats crosses 4 KiB" in violation
@@ -112,10 +143,10 @@ TICK = "reg asked_00, addressed_00; reg tick = 0; always @(posedge ap_clk) tick 
 def test_a_breach_of_the_protocol_is_a_violation(
         opened, monkeypatch, tmp_path, right, wrong, message):
     monkeypatch.setenv("HEDDLE_CACHE", str(tmp_path))       # its Verilog is nobody else's
-    text = copycard.modules(TINY)["copycard"]
+    text = copycard.modules(TINY, True)["copycard"]
     assert text.count(right) == 1
     broken = text.replace("reg asked_00, addressed_00;", TICK).replace(right, wrong)
-    monkeypatch.setattr(build.emit, "card", lambda config: {"copycard": broken})
+    monkeypatch.setattr(build.emit, "card", lambda config, events: {"copycard": broken})
     end, _, _, violation, _ = copy(opened(timing=Timing(stall_permille=800)), 64)
     assert end == "violation"
     assert message in violation
@@ -157,6 +188,7 @@ def test_a_killed_host_leaves_no_child(tmp_path):
 
 
 def test_a_failed_build_says_what_the_compiler_said(monkeypatch):
-    monkeypatch.setattr(build.emit, "card", lambda config: {"broken": "module broken (input x;"})
+    monkeypatch.setattr(
+        build.emit, "card", lambda config, events: {"broken": "module broken (input x;"})
     with pytest.raises(CardError, match="verilator failed with status 1"):
         RtlCard(TINY)

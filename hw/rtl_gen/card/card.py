@@ -16,6 +16,7 @@ from ..sample import Sampler
 from ..spec.config import CardConfig
 from ..spec.isa import Queue
 from ..vector import Scales, Scratchpad, Vector, scratchpad
+from . import events
 from .join import Fork, Join
 from .shared import SharedPort
 from .shell import CONTROL, Shell, channel_prefix
@@ -29,11 +30,13 @@ class Card(Shell):
     config : CardConfig
     commit : int
         32 bits that name the source; the status record shows them.
+    events : bool
+        Has the pin ``events`` (``spec.events``), which a simulation records.
     """
 
-    def __init__(self, config: CardConfig, *, commit: int):
+    def __init__(self, config: CardConfig, *, commit: int, events: bool = False):
         self.commit = commit
-        super().__init__(config)
+        super().__init__(config, events=events)
 
     def elaborate(self, platform):
         m = Module()
@@ -101,6 +104,8 @@ class Card(Shell):
             control.events.entries.eq(engine.entries_used),
             control.events.wait_weights.eq(engine.wait_weights),
             control.events.wait_rows.eq(engine.wait_rows)]
+        if self.has_events:
+            m.d.comb += events.show(self.events, control, engine, epilogue)
         self._channels(m, control, memory, engine, epilogue)
         return m
 

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..common import axi
 from ..control.registers import ADDRESS_BITS
 from ..spec.config import CardConfig
+from ..spec.events import BITS
 
 CONTROL = "s_axi_control"
 
@@ -37,11 +38,13 @@ class Shell(wiring.Component):
     Parameters
     ----------
     config : CardConfig
+    events : bool
+        One pin more, ``events``, for simulation.
     """
 
-    def __init__(self, config: CardConfig):
-        self.config = config
-        super().__init__(pins(config))
+    def __init__(self, config: CardConfig, *, events: bool = False):
+        self.config, self.has_events = config, events
+        super().__init__(pins(config) | ({"events": Out(BITS)} if events else {}))
 
     def clock(self, m: Module, reset_units) -> None:
         """Make the domains; ``reset_units`` resets ``sync`` alone."""

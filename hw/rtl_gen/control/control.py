@@ -69,8 +69,9 @@ class Control(wiring.Component):
 
     def __init__(self, config: CardConfig, *, commit: int):
         self.config, self.commit = config, commit
-        #: The parts that benches look into.
+        #: The parts that benches and the pin `events` look into.
         self.dispatch, self.queues = Dispatch(config), Queues()
+        self.supervisor = Supervisor(len(Reporter))
         super().__init__({
             "bus": In(axi.lite(ADDRESS_BITS)), "interrupt": Out(1),
             "axi": Out(axi.full(config.beat_bytes)), "system_reads": Out(1),
@@ -92,7 +93,7 @@ class Control(wiring.Component):
         m.submodules.port = port = SystemPort(config)
         m.submodules.command = command = Command(config)
         m.submodules.dispatch = dispatch = self.dispatch
-        m.submodules.supervisor = supervisor = Supervisor(len(Reporter))
+        m.submodules.supervisor = supervisor = self.supervisor
         m.submodules.performance = performance = Performance(config)
         # What holds instructions under way begins anew with every command and after errors.
         anew = Signal()

@@ -91,6 +91,8 @@ class Dispatch(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self.config = config
+        #: It waits for earlier writes; for room: the pin `events` shows them.
+        self.fenced, self.crowded = Signal(), Signal()
         write = lambda depth, shape: data.StructLayout({    # noqa: E731
             "en": 1, "addr": range(depth), "data": shape})
         super().__init__({
@@ -181,7 +183,7 @@ class Dispatch(wiring.Component):
             self.issue.pc.eq(pc), self.issue.sequence.eq(sequence), self.issue.writes.eq(writes)]
 
         # Every receiver must have room, then all receive in one cycle.
-        ready = Signal()
+        ready, written = Signal(), Signal()
         go = Signal()
         into = [kind(*of(wanted)) for wanted in QUEUES]
         takers = [*zip(self.jobs, into, strict=True),
@@ -191,7 +193,8 @@ class Dispatch(wiring.Component):
             self.owner.payload.eq(Mux(kind("LOAD"), Owner.MEMORY, Owner.EPILOGUE)),
             ready.eq(Cat(~wanted | port.ready for port, wanted in takers).all()
                      & ((reporter & ~self.room) == 0)
-                     & (~fence | self.written)),
+                     & written),
+            written.eq(~fence | self.written),
             self.issued.eq(Mux(go, reporter, 0))]
         m.d.comb += [port.payload.eq(job) for port in self.jobs]
         m.d.comb += [port.valid.eq(go & wanted) for port, wanted in takers]
@@ -239,6 +242,7 @@ class Dispatch(wiring.Component):
                     with m.Else():
                         m.next = "ISSUE"
             with state("ISSUE"):
+                m.d.comb += [self.fenced.eq(~written), self.crowded.eq(written & ~ready)]
                 with m.If(ready):
                     m.d.comb += [go.eq(1), order.apply.eq(1)]
                     m.d.sync += [sequence.eq(sequence + 1), pc.eq(pc + 1),

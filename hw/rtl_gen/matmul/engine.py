@@ -73,6 +73,8 @@ class Engine(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self.config = config
+        #: The entries used are the last of an instruction: the pin `events` shows it.
+        self.ends = Signal()
         channels = config.channels
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)),
@@ -140,7 +142,7 @@ class Engine(wiring.Component):
         m.d.comb += used.eq(Mux(fire, Mux(aligned.pair, 2, 1), 0))
         m.d.comb += [take.eq(used) for take in self.take]
         m.d.sync += [
-            self.entries_used.eq(used),
+            self.entries_used.eq(used), self.ends.eq(fire & aligned.last_step),
             self.wait_weights.eq(aligned_valid & free & ~enough),
             self.wait_rows.eq(aligned_valid & ~free)]
 

@@ -80,6 +80,8 @@ class Epilogue(wiring.Component):
 
     def __init__(self, config: CardConfig) -> None:
         self.config = config
+        #: It begins with an instruction: the pin `events` shows it.
+        self.loaded = Signal()
         channels = config.channels
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)),
@@ -138,7 +140,7 @@ class Epilogue(wiring.Component):
                     & ~((word.divide == 1) & self.pending[0])
                     & ~((word.divide == 2) & self.pending[1])),
             self.prob_job.payload.eq(held), self.prob_job.valid.eq(able & to_softmax),
-            load.eq(able & (~to_softmax | self.prob_job.ready))]
+            load.eq(able & (~to_softmax | self.prob_job.ready)), self.loaded.eq(load)]
 
         # ---- The instruction at hand. ----
         now = Signal(layouts.fields("MATMUL"), reset_less=True)

@@ -2,6 +2,7 @@
 """The SystemVerilog bench around a card: an HBM model per channel, the control port brought out."""
 
 from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.events import BITS
 
 _AXI = (
     "arvalid", "arready", "arid", "araddr", "arlen", "arsize", "arburst",
@@ -20,11 +21,12 @@ CONTROL = (
 
 
 def text(config: CardConfig, card: str) -> str:
-    """SystemVerilog of module ``heddle_bench`` around the card module ``card``."""
+    """SystemVerilog of module ``heddle_bench`` around ``card``, which has the pin ``events``."""
     width = _WIDTH | {"rdata": 8 * config.beat_bytes, "wdata": 8 * config.beat_bytes,
                       "wstrb": config.beat_bytes}
-    ports = ["    input logic clk", "    input logic rst_n", "    output logic irq"]
-    joins = [".ap_clk(clk)", ".ap_rst_n(rst_n)", ".interrupt(irq)"]
+    ports = ["    input logic clk", "    input logic rst_n", "    output logic irq",
+             f"    output logic [{BITS - 1}:0] events"]
+    joins = [".ap_clk(clk)", ".ap_rst_n(rst_n)", ".interrupt(irq)", ".events(events)"]
     for name, bits, driven in CONTROL:
         flow = "input" if driven else "output"
         ports.append(f"    {flow} logic [{bits - 1}:0] s_axi_control_{name}")

@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
 
 def sources(config: CardConfig) -> dict[str, str]:
     """All generated texts by file name: the card's modules, the bench and its waivers."""
-    modules = emit.card(config)
+    modules = emit.card(config, events=True)
     card = next(iter(modules))
     waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in emit.WAIVED)
     # Instances share their module's code: less to compile, and less to fetch in every cycle.

@@ -14,11 +14,15 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
 from rtl_gen.spec import registers
 from rtl_gen.spec.config import CardConfig
 
 from . import build
+from . import events as event_log
 from .timing import Timing
 
 #: Cycles after which a command is given up, unless the caller says otherwise.
@@ -39,6 +43,8 @@ class RtlCard:
         Build the card so that it can record: a command that fails then leaves a waveform of its
         end.
         Also on with ``HEDDLE_TRACE=1`` in the environment.
+    events : bool
+        Record what happens in every cycle, for :meth:`events`.
     cycle_limit : int
         Give a command up after so many cycles.
     say : callable
@@ -46,7 +52,7 @@ class RtlCard:
     """
 
     def __init__(self, config: CardConfig, *, timing: Timing | None = None,
-                 waves: str | None = None, trace: bool = False,
+                 waves: str | None = None, trace: bool = False, events: bool = False,
                  cycle_limit: int = CYCLE_LIMIT,
                  say: Callable[[str], None] = lambda text: None) -> None:
         self.config, self._cycle_limit = config, cycle_limit
@@ -63,6 +69,9 @@ class RtlCard:
         self._pipe.send((str(library), dataclasses.asdict(config),
                          dataclasses.asdict(timing or Timing()), waves))
         self._answer()
+        self._events = events
+        if events:
+            self._call("record", event_log.cycles_kept(config))
 
     def _answer(self) -> Any:
         try:
@@ -102,6 +111,30 @@ class RtlCard:
     def cycles(self) -> int:
         """Cycles simulated since the card was opened."""
         return int(self._call("cycles"))
+
+    def events(self) -> npt.NDArray[np.void]:
+        """What happened in every cycle since the last call (or the opening); it is forgotten then.
+
+        Returns
+        -------
+        array of records, one a cycle
+            With the fields of ``rtl_gen.spec.events``, and ``channels``: a byte of each channel, of
+            the bits :class:`~cardsim.rtl.events.Activity`.
+
+        Raises
+        ------
+        CardError
+            The card does not record, or more cycles have gone by than are kept.
+        """
+        if not self._events:
+            raise CardError("the card records no events: open it with events=True")
+        kept = event_log.cycles_kept(self.config)
+        found = event_log.decode(self._call("events"), self.config)
+        self._call("record", kept)
+        if len(found) >= kept:
+            raise CardError(f"a command must take less than {kept} cycles while events are "
+                            "recorded: give the card fewer steps")
+        return found
 
     def run(self, command_address: int, timeout: float) -> Status:
         waves = str(pathlib.Path(self._folder) / f"heddle-{self._process.pid}.vcd")

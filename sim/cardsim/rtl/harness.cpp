@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Verilated bench (card and HBM channels) as a library: the clock loop stays in C++ until the card raises its interrupt.
+#include <cstring>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "Vheddle_bench.h"
 #include "verilated.h"
@@ -10,11 +12,15 @@
 #endif
 
 extern "C" const char* heddle_hbm_violation();
+extern "C" void heddle_hbm_activity(uint8_t* bytes);
 
 namespace {
 std::unique_ptr<VerilatedContext> context;
 std::unique_ptr<Vheddle_bench> top;
 uint64_t cycles = 0;
+// Events: of each recorded cycle the card's word, then a byte of each channel.
+std::vector<uint8_t> events;
+size_t record_bytes = 0, events_limit = 0;      // 0: nothing is recorded
 #if HEDDLE_TRACE
 std::unique_ptr<VerilatedVcdC> waves;
 #endif
@@ -30,8 +36,16 @@ void dump(uint64_t time) {
 // One clock cycle; inputs were set while the clock was low.
 void tick() {
     top->eval();
+    // What the edge sees, so before it; what the channels do at it, after it.
+    const uint64_t word = top->events;
     top->clk = 1;
     top->eval();
+    if (events.size() < events_limit) {
+        const size_t at = events.size();
+        events.resize(at + record_bytes);
+        std::memcpy(&events[at], &word, 8);
+        heddle_hbm_activity(&events[at + 8]);
+    }
     dump(cycles * 10);
     top->clk = 0;
     top->eval();
@@ -114,6 +128,16 @@ int heddle_run(uint64_t limit) {
 }
 
 uint64_t heddle_cycles() { return cycles; }
+
+// Record events of at most `limit` cycles from here on, on a card of so many channels; 0 to stop.  What was recorded goes.
+void heddle_events_record(uint64_t limit, uint32_t channels) {
+    record_bytes = 8 + channels;
+    events_limit = limit * record_bytes;
+    events.clear();
+    events.shrink_to_fit();
+}
+uint64_t heddle_events_size() { return events.size(); }
+const uint8_t* heddle_events_data() { return events.data(); }
 
 int heddle_trace(const char* path) {
 #if HEDDLE_TRACE

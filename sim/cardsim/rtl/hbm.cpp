@@ -41,6 +41,7 @@ void Channel::reset() {
     writes_.clear();
     replies_.clear();
     read_beat_ = write_beat_ = 0;
+    activity_ = 0;
     answer_ = Answer{};
     held_ = Request{};
     violation_.clear();
@@ -107,6 +108,7 @@ const Answer& Channel::tick(const Request& r) {
     // What happened at this edge, with the answers of the cycle before.
     const bool ar = r.arvalid && a.arready, rd = a.rvalid && r.rready;
     const bool aw = r.awvalid && a.awready, wr = r.wvalid && a.wready, b = a.bvalid && r.bready;
+    activity_ = rd | wr << 1 | (!a.rvalid && !reads_.empty()) << 2 | (a.rvalid && !rd) << 3;
     held_ = r;
     held_.arvalid = r.arvalid && !ar;
     held_.awvalid = r.awvalid && !aw;

@@ -57,6 +57,9 @@ public:
     uint8_t* data() { return data_; }
     uint64_t bytes() const { return bytes_; }
     const std::string& violation() const { return violation_; }
+    // What the port did at the last edge: bit 0 a beat was read, 1 written, 2 reads were under way and none was
+    // offered, 3 one was offered and not taken.
+    uint8_t activity() const { return activity_; }
 
 private:
     struct Burst { uint64_t offset, ready; uint32_t beats, id; bool error; };
@@ -81,6 +84,7 @@ private:
     std::deque<Burst> reads_, writes_;
     std::deque<Reply> replies_;
     uint32_t read_beat_ = 0, write_beat_ = 0;
+    uint8_t activity_ = 0;
     Answer answer_;
     Request held_{};
     uint8_t held_wdata_[128] = {};

@@ -75,6 +75,10 @@ void heddle_hbm_timing(const Timing* parameters) {
     for (auto& c : channels)
         if (c) c->configure(timing);
 }
+// What every channel's port did at the last edge (Channel::activity), a byte each.
+void heddle_hbm_activity(uint8_t* bytes) {
+    for (size_t k = 0; k < channels.size(); k++) bytes[k] = channels[k]->activity();
+}
 // The first breach of the AXI protocol, or an empty string.
 const char* heddle_hbm_violation() {
     for (auto& c : channels)

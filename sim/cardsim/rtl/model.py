@@ -39,6 +39,9 @@ class Model:
         lib.heddle_run.argtypes = [ctypes.c_uint64]
         lib.heddle_control_read.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
         lib.heddle_control_write.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
+        lib.heddle_events_record.argtypes = [ctypes.c_uint64, ctypes.c_uint32]
+        lib.heddle_events_size.restype = ctypes.c_uint64
+        lib.heddle_events_data.restype = ctypes.c_void_p
         lib.heddle_trace.argtypes = [ctypes.c_char_p]
         lib.heddle_hbm_timing(ctypes.byref(timing.structure(config)))
         for channel in range(config.channels):
@@ -123,6 +126,14 @@ class Model:
     def cycles(self) -> int:
         """Cycles since the start."""
         return int(self._lib.heddle_cycles())
+
+    def record(self, cycles: int) -> None:
+        """Record the events of at most so many cycles from here on; 0: of none."""
+        self._lib.heddle_events_record(cycles, self.config.channels)
+
+    def events(self) -> bytes:
+        """What was recorded, as :func:`events.decode` takes it."""
+        return ctypes.string_at(self._lib.heddle_events_data(), self._lib.heddle_events_size())
 
     def waves(self, path: str | None) -> bool:
         """Start recording to ``path``, or stop; False if the library cannot."""

@@ -101,6 +101,12 @@ class Server:
     def cycles(self) -> int:
         return self.model.cycles
 
+    def record(self, cycles: int) -> None:
+        self.model.record(cycles)
+
+    def events(self) -> bytes:
+        return self.model.events()
+
     def run(self, address: int, seconds: float, limit: int, failure_waves: str,
             ) -> tuple[str, int, list[int], str, str | None]:
         """Run a command: how it ended, cycles, status words, violation, waveform.
