@@ -24,8 +24,8 @@ BASE = -40
 class Writer:
     """Writes one random program, phrase by phrase."""
 
-    def __init__(self, config: CardConfig, rng: random.Random, wild: bool) -> None:
-        self.config, self.rng, self.wild = config, rng, wild
+    def __init__(self, config: CardConfig, rng: random.Random, wild: bool, given: int) -> None:
+        self.config, self.rng, self.wild, self.given = config, rng, wild, given
         self.np = np.random.default_rng(rng.getrandbits(64))
         self.ledger = Ledger()
         self.images: list[tuple[int, bytes]] = []
@@ -146,6 +146,11 @@ class Writer:
         self.ledger.add("ADDI", rd=rng.choice([0, 12, 13]), rs=rng.randrange(16),
                         imm=rng.randrange(-1 << 31, 1 << 31))
         self.ledger.add("SHRI", rd=13, rs=12, imm=rng.randrange(32))
+        if self.given:
+            # Register 15 holds 2.
+            rs, number = rng.choice([0, 15]), rng.randrange(self.given)
+            self.ledger.add("GIVEN", rd=rng.choice([0, 12, 13]), rs=rs,
+                            imm=number - 2 if rs else number)
         self.ledger.add("ADDI", rd=14, imm=rng.randrange(1, 4))
         here = len(self.ledger.steps)
         self.ledger.add("NOP")
@@ -295,15 +300,19 @@ class Writer:
                         dst_stride=config.head_words, **common)
 
     def some_sample(self) -> None:
-        """A row of logits in one or two blocks."""
+        """A row of logits for each of some columns, in one or two blocks."""
         lanes, count = self.config.channels, self.rng.choice([1, 2])
         token = self.rng.randrange(1 << 20)
+        columns = self.rng.choice([1, self.rng.randrange(1, self.config.tokens + 1)])
         for k in range(count):
-            first, words = self.span(16)
+            words, stride = self.rng.randrange(1, 17), self.rng.randrange(65)
+            size = stride * (columns - 1) + words
+            first = self.rng.randrange(WORDS - size + 1)
             valid = words * lanes if k < count - 1 else \
                 self.rng.randrange((words - 1) * lanes + 1, words * lanes + 1)
-            self.ledger.add("SAMPLE", [("scratch", first, first + words)], [], a=first, words=words,
+            self.ledger.add("SAMPLE", [("scratch", first, first + size)], [], a=first, words=words,
                             count=valid, token=token, first=int(k == 0), last=int(k == count - 1),
+                            columns=columns, stride=stride,
                             k=self.rng.choice([0, 1, 5, self.config.top_k]))
             token = (token + valid) % (1 << 20)
 

@@ -23,7 +23,7 @@ __all__ = ["DATA", "OUT", "RECORD", "Case", "Outcome", "classify", "illegal_case
 
 #: Beats of channel 0 where a command's records lie; data lie below.
 RECORD, PROGRAM, TOKENS, STATUS_BEAT, RESULTS = 0x18000, 0x19000, 0x1B000, 0x1B100, 0x1B200
-RESULT_BEATS = 0x30
+RESULT_BEATS = 0x90
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,8 @@ def random_case(config: CardConfig, seed: int | str, *, phrases: int = 12,
         Rounds of the loop; drawn if not given.
     """
     rng = random.Random(f"{config.name} {seed}")
-    writer = Writer(config, rng, wild=rng.random() < 0.2)
+    given = [rng.randrange(1 << 20) for _ in range(rng.randrange(4))]
+    writer = Writer(config, rng, wild=rng.random() < 0.2, given=len(given))
     writer.start()
     writer.ledger.add("NOP", barrier=1)
     body = len(writer.ledger.steps)
@@ -112,14 +113,14 @@ def random_case(config: CardConfig, seed: int | str, *, phrases: int = 12,
     compared.append((RESULTS * beat, 4 * RESULT_BEATS * beat))
     clear = [(address, bytes(count)) for address, count in compared]
     return Case(config, f"{config.name} {seed}", writer.ledger.encode(), clear + writer.images,
-                registers, [rng.randrange(1 << 20) for _ in range(rng.randrange(4))],
-                [rng.randrange(1 << 20)], compared)
+                registers, given, [rng.randrange(1 << 20)], compared)
 
 
 # ---- Illegal words. ----
 
-def classify(config: CardConfig, word: int, registers: dict[int, int], program_words: int) -> Error:
-    """What the contract says of a word, with operands from registers."""
+def classify(config: CardConfig, word: int, registers: dict[int, int], program_words: int,
+             given: int = 0) -> Error:
+    """What the contract says of a word, with operands from registers and so many given tokens."""
     try:
         name, values = isa.decode(word)
     except ValueError:
@@ -132,11 +133,13 @@ def classify(config: CardConfig, word: int, registers: dict[int, int], program_w
         values["address"] = (values["address"] + registers.get(values["address_reg"], 0)
                              + registers.get(values.get("index_reg", 0), 0)
                              * values.get("stride", 0)) & 0xFFFFFFFF
-    return rules.check(config, name, values, program_words)
+    if name == "GIVEN":
+        values["number"] = (registers.get(values["rs"], 0) + values["imm"]) & 0xFFFFFFFF
+    return rules.check(config, name, values, program_words, given)
 
 
 def illegal_words(config: CardConfig, seed: int | str, registers: dict[int, int],
-                  program_words: int) -> list[tuple[int, Error]]:
+                  program_words: int, given: int = 0) -> list[tuple[int, Error]]:
     """Words that are not legal, with their errors: fields at their limits, stray bits, any bits."""
     rng = random.Random(f"illegal {config.name} {seed}")
     found = []
@@ -155,7 +158,7 @@ def illegal_words(config: CardConfig, seed: int | str, registers: dict[int, int]
                 if sum(f.width for f in isa.fields(name)) < 256 else 0
         elif kind == 1:
             word = rng.getrandbits(256)
-        error = classify(config, word, registers, program_words)
+        error = classify(config, word, registers, program_words, given)
         if error:
             found.append((word, error))
     return found
@@ -172,7 +175,8 @@ def illegal_case(config: CardConfig, seed: int | str, *, phrases: int = 4) -> tu
     control = next(k for k, word in enumerate(case.words)
                    if isa.FORMATS[isa.decode(word)[0]][1] == Queue.CONTROL)
     place = rng.randrange(control + 1)
-    word, error = rng.choice(illegal_words(config, seed, case.registers, len(case.words)))
+    word, error = rng.choice(illegal_words(
+        config, seed, case.registers, len(case.words), len(case.given)))
     # What was ordered behind the replaced instruction never comes.
     case.words[place] = word
     return case, Outcome(error, place, word, 0, 0, ())

@@ -53,8 +53,10 @@ class Checker:
         #: HBM writes that no fence has awaited.
         self._writes: list[tuple[int, Span]] = []
 
-    def run(self, registers: dict[int, int], *, limit: int = 1_000_000) -> int:
-        """Check the execution that starts with ``registers``; returns its instructions.
+    def run(self, registers: dict[int, int], *, given: Sequence[int] = (),
+            limit: int = 1_000_000) -> int:
+        """Check the execution that starts with ``registers`` and the tokens ``given``; returns its
+        instructions.
 
         A program that goes on for more than ``limit`` instructions is a :class:`RuntimeError`.
 
@@ -64,19 +66,19 @@ class Checker:
             For the first instruction that is illegal, waits in vain or is not ordered after one
             that it conflicts with.
         """
-        for step in trace(self._program, registers, limit=limit):
-            self._check(step)
+        for step in trace(self._program, registers, given=given, limit=limit):
+            self._check(step, len(given))
             self._steps.append(step)
         left = [number for number, counter in enumerate(self._counters) if counter.tokens]
         if left:
             raise Race(f"counters {left} must be zero at the end")
         return len(self._steps)
 
-    def _check(self, step: Step) -> None:
+    def _check(self, step: Step, given: int) -> None:
         name, v = step.name, step.values
         if any(v[field.name] not in field.limits for field in FORMATS[name][2]):
             raise Race(f"{self._what(step)} has a field out of range")
-        error = rules.check(self._config, name, v, len(self._program))
+        error = rules.check(self._config, name, v, len(self._program), given)
         if error != Error.NONE:
             raise Race(f"{self._what(step)} must be legal, not {error.name}")
         known = self._order.before(step)
@@ -135,6 +137,7 @@ class Checker:
         return f"instruction {step.pc} ({step.name})"
 
 
-def check(config: CardConfig, program: Sequence[Plain], registers: dict[int, int]) -> int:
+def check(config: CardConfig, program: Sequence[Plain], registers: dict[int, int],
+          given: Sequence[int] = ()) -> int:
     """Check one execution of a program; see :class:`Checker`."""
-    return Checker(config, program).run(registers)
+    return Checker(config, program).run(registers, given=given)

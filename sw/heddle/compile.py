@@ -182,7 +182,7 @@ class Compiler:
             count = min(end * lanes, vocabulary) - first * lanes
             self._b.emit("SAMPLE", None if block else "scales used", a=buffer, words=end - first,
                          count=count, token=first * lanes, first=int(not block), last=int(last),
-                         k=self._candidates if last else 0)
+                         k=self._candidates if last else 0, columns=1)
             if self._store:
                 self._b.emit("STORE", address=mem.logits + self._beats(first), words=end - first,
                              src=buffer)

@@ -161,7 +161,8 @@ class Cells:
                 Access(self._range(self.fresh, fresh, 1), True, Stage.VECTOR)]
 
     def _sample(self, v: dict[str, int]) -> list[Access]:
-        found = [Access(self._range(self.scratch, v["a"], v["words"]), False, Stage.VECTOR)]
+        found = [Access(self._range(self.scratch, v["a"] + column * v["stride"], v["words"]),
+                        False, Stage.VECTOR) for column in range(v["columns"])]
         if v["last"]:
             found.append(Access(self._range(self.token, 0, 1), True, Stage.VECTOR))
         return found

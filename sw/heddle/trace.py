@@ -22,7 +22,8 @@ class Step:
 
     pc: int
     name: str
-    #: Fields, with registers applied to ``rows``, ``beats`` and ``address``; and ``pos``.
+    #: Fields, with registers applied to ``rows``, ``beats`` and ``address``; ``pos``; and of a
+    #: GIVEN ``number``, which of the given words it takes.
     values: Values
 
     @property
@@ -39,11 +40,13 @@ def resolve(name: str, fields: Values, registers: Sequence[int]) -> Values:
     if "address_reg" in v:
         index = v.get("stride", 0) * registers[v.get("index_reg", 0)]
         v["address"] = v["address"] + registers[v["address_reg"]] + index & _WORD
+    if name == "GIVEN":
+        v["number"] = registers[v["rs"]] + v["imm"] & _WORD
     return v
 
 
 def trace(program: Sequence[Plain], registers: dict[int, int], *,
-          limit: int = 1_000_000) -> Iterator[Step]:
+          given: Sequence[int] = (), limit: int = 1_000_000) -> Iterator[Step]:
     """Run the control flow of ``program`` from its first instruction to HALT.
 
     Parameters
@@ -52,12 +55,14 @@ def trace(program: Sequence[Plain], registers: dict[int, int], *,
         Fields that are left out are 0.
     registers : dict
         Initial values; those left out are 0.
+    given : sequence of int
+        What GIVEN reads; :class:`RuntimeError` for a number beyond it.
     limit : int
         Instructions after which :class:`RuntimeError` is raised: a program without end.
 
     Notes
     -----
-    No token is ever a stop token.
+    No token is ever a stop token.  TOKEN keeps its value where none is given.
     """
     regs = [registers.get(number, 0) for number in range(16)]
     pc = 0
@@ -77,6 +82,12 @@ def trace(program: Sequence[Plain], registers: dict[int, int], *,
                 regs[full["rd"]] = regs[full["rs"]] + full["imm"] & _WORD
             case "SHRI":
                 regs[full["rd"]] = regs[full["rs"]] >> full["imm"]
+            case "GIVEN":
+                number = regs[full["rs"]] + full["imm"] & _WORD
+                if number >= len(given):
+                    raise RuntimeError(f"instruction {pc - 1} (GIVEN) must name one of "
+                                       f"{len(given)} given words, not {number}")
+                regs[full["rd"]] = given[number]
             case "LOOP":
                 regs[full["rd"]] = regs[full["rd"]] - 1 & _WORD
                 pc = full["target"] if regs[full["rd"]] else pc
@@ -84,5 +95,7 @@ def trace(program: Sequence[Plain], registers: dict[int, int], *,
                 for register, gain in ((Register.STEP, 1), (Register.POS, 1), (Register.LEN, 1),
                                        (Register.LEFT, -1)):
                     regs[register] = regs[register] + gain & _WORD
+                if regs[Register.STEP] < len(given):
+                    regs[Register.TOKEN] = given[regs[Register.STEP]]
                 pc = full["target"] if regs[Register.LEFT] else pc
     raise RuntimeError(f"the program must end within {limit} instructions")

@@ -51,6 +51,8 @@ def isa_page() -> str:
             parts.append("\nLegal if\n\n" + "".join(f"* {text}\n" for text, _ in rules.RULES[name]))
         if name in ("LOOP", "NEXT"):
             parts.append("\nLegal if `target` is an instruction of the program.\n")
+        if name == "GIVEN":
+            parts.append("\nLegal if rs + imm is below the number of given tokens.\n")
         kinds = {"VECTOR": isa.VectorFn, "SCALAR": isa.ScalarFn}.get(name)
         if kinds:
             parts.append("\n" + _table(("fn", "function"), [(int(fn), fn.name) for fn in kinds]))

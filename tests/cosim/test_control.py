@@ -186,8 +186,8 @@ def test_random_programs_run_as_the_model_says(library, stall):
     card = Card(library, stall_permille=stall, seed=stall + 1)
     seen = collections.Counter()
     for number in range(4 * len(ENDS)):
-        words = program(CONFIG, rng, ENDS[number % len(ENDS)])
         given = [rng.randrange(1, 50) for _ in range(rng.choice((0, 0, 1, 2, 5)))]
+        words = program(CONFIG, rng, ENDS[number % len(ENDS)], len(given))
         status, expected = run_and_check(
             card, words, prompt=given, r1=rng.randrange(30), r2=rng.randrange(31),
             r6=rng.randrange(1, 5), r8=rng.randrange(99), r0=77, entry=rng.randrange(2),
@@ -267,7 +267,7 @@ def test_what_cannot_be_read_or_written_is_an_error(library):
     card.load(good)
     assert card.run()["error"] == Error.AXI_READ
 
-    sample = isa.encode("SAMPLE", words=1, count=1, first=1, last=1)
+    sample = isa.encode("SAMPLE", words=1, count=1, first=1, last=1, columns=1)
     card = Card(library, write_error_at=RESULTS * BEAT)
     card.load([sample, HALT])
     status = card.run()

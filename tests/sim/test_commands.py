@@ -43,6 +43,8 @@ def golden_control(program, registers, given, stops, sampled=0):
         if name in ("ADDI", "SHRI"):
             value = r[f["rs"]] + f["imm"] if name == "ADDI" else r[f["rs"]] >> f["imm"]
             r[f["rd"]] = value & MASK
+        elif name == "GIVEN":
+            r[f["rd"]] = given[r[f["rs"]] + f["imm"] & MASK]
         elif name == "LOOP":
             left = r[f["rd"]] - 1 & MASK
             r[f["rd"]] = left
@@ -74,6 +76,12 @@ def test_random_control_programs(case):
     program.insert(rng.randrange(4, 8), ("LOOP", {"rd": 7, "target": rng.randrange(1, 4)}))
     program += [("NEXT", {"target": 0}), ("HALT", {})]
     given = [rng.randrange(100) for _ in range(rng.randrange(6))]
+    if given:
+        # By a register that is zero, and by one that holds the largest number.
+        program[1:1] = [
+            ("GIVEN", {"rd": rng.choice([0, 10]), "rs": 0, "imm": rng.randrange(len(given))}),
+            ("ADDI", {"rd": 11, "rs": 0, "imm": -1}),
+            ("GIVEN", {"rd": 12, "rs": 11, "imm": 1 + rng.randrange(len(given))})]
     stops = [0] if rng.random() < 0.5 else []
     expected, trail = golden_control(program, registers, given, stops)
     bench = Bench(TINY)
@@ -89,6 +97,25 @@ def test_a_given_token_does_not_stop():
     bench = Bench(TINY)
     bench.run(("NEXT", {"target": 0}), registers={6: 10}, given=[5, 9, 9, 9], stops=[9, 0])
     assert bench.card.registers[5] == 4         # the fourth token is the sampled one, 0
+
+
+def test_a_given_word_must_be_there():
+    bench = Bench(TINY)
+    given = [7, 0xFFFFFFFF]
+    word = isa.encode("GIVEN", rd=8, rs=7, imm=-3)
+    for number, loaded in ((3, 7), (4, 0xFFFFFFFF)):
+        bench.run(word, registers={7: number}, given=given)
+        assert bench.card.registers[8] == loaded
+    for number in (2, 5, 0x80000000):
+        status = stopped(bench, ("NOP", {}), word, registers={7: number}, given=given)
+        assert_stopped_at(status, Error.ILLEGAL_OPERAND, 1, word)
+    # The same program with a shorter list.
+    status = stopped(bench, word, registers={7: 4}, given=given[:1])
+    assert_stopped_at(status, Error.ILLEGAL_OPERAND, 0, word)
+    # What it waits for is looked at later.
+    word = isa.encode("GIVEN", wait=1)
+    assert_stopped_at(stopped(bench, word), Error.ILLEGAL_OPERAND, 0, word)
+    assert_stopped_at(stopped(bench, word, given=[0]), Error.WATCHDOG, 0, word)
 
 
 # ---- Dependency counters. ----
@@ -159,11 +186,14 @@ def test_registers_decide_what_is_legal():
 
 def test_a_result_record_must_fit():
     bench = Bench(TINY)
-    sample = ("SAMPLE", {"words": 1, "count": 4, "first": 1, "last": 1, "k": 2})
-    last = TINY.channel_beats - 3
-    assert bench.run(sample, results=last)["error"] == 0
-    assert stopped(bench, sample, results=last + 1)["error"] == Error.ADDRESS_RANGE
-    assert stopped(bench, sample, results=last, registers={5: 1})["error"] == Error.ADDRESS_RANGE
+    for columns in (1, 3):
+        sample = ("SAMPLE", {"words": 1, "count": 4, "first": 1, "last": 1, "k": 1,
+                             "columns": columns})
+        last = TINY.channel_beats - 3 * columns
+        assert bench.run(sample, results=last)["error"] == 0
+        assert stopped(bench, sample, results=last + 1)["error"] == Error.ADDRESS_RANGE
+        assert stopped(bench, sample, results=last,
+                       registers={5: 1})["error"] == Error.ADDRESS_RANGE
 
 
 def random_values(rng, name):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from cardsim import numerics as nx
+from rtl_gen.spec import rules
 from rtl_gen.spec.config import SMALL, TINY
-from rtl_gen.spec.registers import NO_TARGET
-from tests.sim.bench import Bench, bits
+from rtl_gen.spec.registers import NO_TARGET, RESULT
+from tests.sim.bench import RESULT_BEATS, RESULTS_BEAT, Bench, bits
 
 
 def blocks(count, lanes, size):
@@ -16,7 +17,7 @@ def blocks(count, lanes, size):
     for start in range(0, count, per_block):
         part = min(per_block, count - start)
         yield {"a": start // lanes, "words": -(-part // lanes), "count": part, "token": 50 + start,
-               "first": start == 0, "last": start + part == count}
+               "columns": 1, "first": start == 0, "last": start + part == count}
 
 
 def golden_record(logits, token, target):
@@ -73,6 +74,43 @@ def test_records(config, count, kind):
         assert status["sticky"] == int(nx.nonfinite(logits))
 
 
+@pytest.mark.parametrize("columns", [2, 3, 4])
+@pytest.mark.parametrize("config", [TINY, SMALL], ids=lambda c: c.name)
+def test_columns_are_rows_of_their_own(config, columns):
+    """The records of several columns are those of each by itself, at whole beats."""
+    rng = np.random.default_rng(columns)
+    lanes, count, k, stride = config.channels, 83, 7, 40
+    blocked = list(blocks(count, lanes, 3))
+    bench, alone = Bench(config), Bench(config)
+    logits = [draw(kind, rng, stride * lanes) for kind in ("ties", "special", "rising", "plain")]
+    load = ("LOAD", {"rows": 1, "words": stride * columns})
+    bench.put_words(0, np.concatenate([bits(x).reshape(-1, lanes) for x in logits[:columns]]))
+    bench.run(load, *(("SAMPLE", f | {"k": k, "columns": columns, "stride": stride})
+                      for f in blocked), ("NEXT", {}), given=[1, 60], registers={5: 2, 1: 9, 6: 1})
+    beats = rules.record_beats(config, k)
+    size = beats * config.beat_bytes // 4
+    found = bench.get(RESULTS_BEAT + 2 * RESULT_BEATS, size * columns + 4)
+    for column, x in enumerate(logits[:columns]):
+        alone.put_words(0, bits(x).reshape(-1, lanes))
+        alone.run(load, *(("SAMPLE", f | {"k": k}) for f in blocked), registers={5: 2, 1: 9})
+        record = alone.get(RESULTS_BEAT + 2 * RESULT_BEATS, size)
+        assert found[column * size:(column + 1) * size].tolist() == record.tolist()
+        assert record[RESULT.index("target")] == NO_TARGET
+    assert not found[columns * size:].any()
+    assert bench.card.registers[3] == found[0]
+
+
+def test_targets_are_looked_for_in_one_column_only():
+    bench = Bench(TINY)
+    sample = {"words": 1, "count": 4, "first": 1, "last": 1, "stride": 1}
+    bench.put_words(0, bits(np.arange(8).reshape(2, 4) + 1.0))
+    for columns, expected in ((1, (2, bits(np.float32(3)))), (2, (NO_TARGET, 0))):
+        bench.run(("LOAD", {"rows": 1, "words": 2}), ("SAMPLE", sample | {"columns": columns}),
+                  given=[0, 2])
+        found, _ = bench.record()
+        assert (found["target"], found["target_logit"]) == expected
+
+
 def test_a_loop_feeds_on_its_samples():
     """Each token looks up the logits that choose the next, until a stop token."""
     rng = np.random.default_rng(9)
@@ -86,7 +124,7 @@ def test_a_loop_feeds_on_its_samples():
     while len(path) < 7:
         path.append(int(follows[path[-1]]))
     program = [("LOAD", {"index_reg": 3, "stride": 4, "rows": 1, "words": 8}),
-               ("SAMPLE", {"words": 8, "count": 32, "first": 1, "last": 1, "k": 1}),
+               ("SAMPLE", {"words": 8, "count": 32, "first": 1, "last": 1, "k": 1, "columns": 1}),
                ("NEXT", {"target": 0})]
     status = bench.run(*program, registers={1: 0, 2: 1, 3: 3, 6: 20}, stops=[path[5]])
     assert status["steps"] == 5

@@ -4,6 +4,7 @@
 import pytest
 
 from heddle.check import Checker, Race, check
+from heddle.trace import trace
 from rtl_gen.spec.config import TINY
 from rtl_gen.spec.isa import Register, VectorFn
 
@@ -102,10 +103,36 @@ def test_statistics_and_sums_are_awaited():
 
 
 def test_the_sampled_token_is_awaited():
-    sample = ("SAMPLE", {"a": 0, "words": 1, "count": 1, "last": 1})
+    sample = ("SAMPLE", {"a": 0, "words": 1, "count": 1, "last": 1, "columns": 1})
     assert "around token 0" in found(sample, ("NEXT", {}))
     assert check(TINY, [tag(sample, last=0), ("NEXT", {}), HALT], START)
     assert check(TINY, [tag(sample, signal=[0]), tag(("NEXT", {}), wait=[0]), HALT], START)
+
+
+def test_logits_of_every_column_are_awaited():
+    sample = ("SAMPLE", {"a": 0, "words": 4, "count": 16, "columns": 3, "stride": 10})
+    for dst, column in ((3, 0), (13, 1), (20, 2)):
+        assert f"around scratch {10 * column} " in found(
+            tag(LOAD, dst=dst), sample)
+    for dst in (4, 14, 24):
+        assert check(TINY, [tag(LOAD, dst=dst), sample, HALT], START)
+
+
+def test_given_words_are_followed():
+    """The number of rows comes from the list of given tokens."""
+    program = [("GIVEN", {"rd": 7, "rs": Register.STEP, "imm": 1}),
+               ("LOAD", {"rows_reg": 7, "words": 4}), tag(ADD, a=8, b=8, dst=12),
+               ("NEXT", {}), HALT]
+    assert check(TINY, program, START, [5, 2])
+    with pytest.raises(Race, match="around scratch 8"):
+        check(TINY, program, START, [5, 3])
+    with pytest.raises(Race, match=r"instruction 0 \(GIVEN\) must be legal"):
+        check(TINY, program, START, [5])
+    with pytest.raises(RuntimeError, match="GIVEN"):
+        list(trace(program, START, given=[5]))
+    # NEXT takes the token from the list, too.
+    program = [("NEXT", {}), ("LOAD", {"rows_reg": Register.TOKEN, "words": 4}), HALT]
+    assert list(trace(program, START, given=[5, 9]))[1].values["rows"] == 9
 
 
 def test_vector_functions_touch_what_they_use():

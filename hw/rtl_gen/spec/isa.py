@@ -102,6 +102,9 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("target", 16, "Instruction number of the decode step."),),
         "Ends a decode step: STEP, POS and LEN gain one, LEFT loses one; TOKEN becomes the given token number STEP, or the "
         "sampled one where no token is given. Goes to target unless LEFT is zero or TOKEN was sampled and is a stop token."),
+    "GIVEN": (0x07, Queue.CONTROL, (
+        _reg("rd", "Destination register."), _reg("rs", "Source register."),
+        Field("imm", 32, "Addend, modulo 2^32.", signed=True)), "rd = word number rs + imm of the given tokens."),
     "LOAD": (0x10, Queue.MEMORY, (
         *_ADDRESS,
         Field("rows", 12, "Rows; each starts at a beat."), _reg("rows_reg", "Register instead of `rows`, unless ZERO."),
@@ -182,8 +185,11 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("a", 16, "First word of logits."), Field("words", 12, "Words."),
         Field("count", 16, "Logits that are valid."), Field("token", 20, "Token number of the first logit."),
         Field("first", 1, "Start a new row of logits."), Field("last", 1, "End it: set the sampled token, write the record."),
-        Field("k", 7, "Candidates to write.")),
-        "Argmax, top-k, log-sum-exp and target logit over blocks of logits."),
+        Field("k", 7, "Candidates to write."),
+        Field("columns", 3, "Tokens, each with a row of logits and a record of its own; the same for all blocks of a row."),
+        Field("stride", 16, "Scratchpad words between tokens.")),
+        "Argmax, top-k, log-sum-exp and target logit over blocks of logits. The sampled token is that of the first column. "
+        "With more than one column there is no target."),
 }
 
 OPCODES = {opcode: name for name, (opcode, *_) in FORMATS.items()}

@@ -3,7 +3,8 @@
 
 Each rule is a sentence for the manual and a predicate over the configuration ``c`` and the values
 ``v``: the fields, with
-registers applied to ``rows``, ``beats`` and ``address``, and ``pos`` (register POS).
+registers applied to ``rows``, ``beats`` and ``address``, ``pos`` (register POS), and of a GIVEN
+``number``, the sum of its register and its addend modulo 2^32.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from .config import SLICE_BLOCKS, CardConfig
 from .formats import PATTERNS, stream_beats
 from .isa import FORMATS, Queue, ScalarFn, VectorFn
-from .registers import Error
+from .registers import RESULT, Error
 
 Values = dict[str, int]
 Rule = tuple[str, Callable[[CardConfig, Values], bool]]
@@ -130,9 +131,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
          + v["head"] < c.kv_scales),
     ),
     "SAMPLE": (
-        ("`words` is at least 1 and ends within the scratchpad; `k` is at most the candidates built in.",
-         lambda c, v: v["words"] >= 1 and v["a"] + v["words"] <= c.scratch_words
-         and v["k"] <= c.top_k),
+        ("`words` is at least 1; `k` is at most the candidates built in.",
+         lambda c, v: v["words"] >= 1 and v["k"] <= c.top_k),
+        ("`columns` is in 1..T, and the words of the last column end within the scratchpad.",
+         lambda c, v: 1 <= v["columns"] <= c.tokens
+         and v["a"] + v["stride"] * (v["columns"] - 1) + v["words"] <= c.scratch_words),
         ("`count` needs exactly `words` words.",
          lambda c, v: (v["words"] - 1) * c.vector_lanes < v["count"]
          <= v["words"] * c.vector_lanes),
@@ -149,7 +152,12 @@ def span(config: CardConfig, name: str, v: Values) -> int:
     return per_row * (v["rows"] if name == "LOAD" else 1)
 
 
-def check(config: CardConfig, name: str, v: Values, program_words: int) -> Error:
+def record_beats(config: CardConfig, k: int) -> int:
+    """Beats of one column's result record with ``k`` candidates."""
+    return -(-4 * (len(RESULT) + 2 * k) // config.beat_bytes)
+
+
+def check(config: CardConfig, name: str, v: Values, program_words: int, given: int = 0) -> Error:
     """The first rule that an instruction breaks, or ``Error.NONE``.
 
     Parameters
@@ -160,10 +168,13 @@ def check(config: CardConfig, name: str, v: Values, program_words: int) -> Error
         As for the rules; ``address`` is the sum of its parts modulo 2^32.
     program_words : int
         Instructions loaded.
+    given : int
+        Words of the list of given tokens.
     """
     if FORMATS[name][1] == Queue.CONTROL:
-        jumps = name in ("LOOP", "NEXT")
-        return Error.ILLEGAL_OPERAND if jumps and v["target"] >= program_words else Error.NONE
+        beyond = (name in ("LOOP", "NEXT") and v["target"] >= program_words) or (
+            name == "GIVEN" and v["number"] >= given)
+        return Error.ILLEGAL_OPERAND if beyond else Error.NONE
     if not all(holds(config, v) for _, holds in (*COMMON, *RULES[name])):
         return Error.ILLEGAL_OPERAND
     if name in ("MATMUL", "LOAD", "STORE") \

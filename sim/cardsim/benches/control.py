@@ -94,8 +94,8 @@ async def programs_equal_the_model(dut: Any, stall: float, hold: float) -> None:
     host, units = await start(dut, seed, stall, hold)
     errors, fenced, steps = set(), 0, 0
     for end in ENDS:
-        words = program(host.config, rng, end)
         given = [rng.randrange(1, 50) for _ in range(rng.choice((0, 0, 1, 2, 5)))]
+        words = program(host.config, rng, end, len(given))
         status, expected = await run_and_check(
             host, units, words, prompt=given, r1=rng.randrange(30), r2=rng.randrange(31),
             r6=rng.randrange(1, 4), r8=rng.randrange(99), r9=rng.randrange(FAR), r0=77,
@@ -165,7 +165,7 @@ async def the_oldest_instruction_is_blamed(dut: Any, kind: str) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def errors_of_memory_end_a_command(dut: Any) -> None:
     host, units = await start(dut, "memory errors")
-    sample = isa.encode("SAMPLE", words=1, count=1, first=1, last=1)
+    sample = isa.encode("SAMPLE", words=1, count=1, first=1, last=1, columns=1)
     for place, error in ((RECORD, Error.AXI_READ), (PROGRAM, Error.AXI_READ),
                          (RESULTS, Error.AXI_WRITE), (STATUS_AT, Error.AXI_WRITE)):
         units.forget()

@@ -44,8 +44,8 @@ class Outcome:
     registers: list[int] = dataclasses.field(default_factory=list)
 
 
-def resolve(values: dict[str, int], regs: Sequence[int]) -> dict[str, int]:
-    """Fields with registers applied, and ``pos``."""
+def resolve(name: str, values: dict[str, int], regs: Sequence[int]) -> dict[str, int]:
+    """Fields with registers applied, ``pos``, and the ``number`` of a GIVEN."""
     values = values | {"pos": regs[Register.POS]}
     for field in ("rows", "beats"):
         if values.get(f"{field}_reg"):
@@ -54,6 +54,8 @@ def resolve(values: dict[str, int], regs: Sequence[int]) -> dict[str, int]:
         values["address"] += regs[values["address_reg"]]
         values["address"] += regs[values.get("index_reg", 0)] * values.get("stride", 0)
         values["address"] &= MASK
+    if name == "GIVEN":
+        values["number"] = regs[values["rs"]] + values["imm"] & MASK
     return values
 
 
@@ -102,13 +104,12 @@ def run(config: CardConfig, program: Sequence[int], command: dict[str, int], *,
             name, v = isa.decode(word)
         except ValueError:
             return end(Error.ILLEGAL_OPCODE, word)
-        v = resolve(v, regs)
-        if error := rules.check(config, name, v, len(program)):
+        v = resolve(name, v, regs)
+        if error := rules.check(config, name, v, len(program), len(given)):
             return end(error, word)
         place = command["results"] + regs[Register.STEP] * command["result_beats"] & MASK
-        if name == "SAMPLE" and v["last"] and place + -(
-                -4 * (len(registers.RESULT) + 2 * v["k"]) // config.beat_bytes) \
-                > config.channel_beats:
+        if name == "SAMPLE" and v["last"] and place + v["columns"] * rules.record_beats(
+                config, v["k"]) > config.channel_beats:
             return end(Error.ADDRESS_RANGE, word)
         for counter in range(isa.COUNTERS):
             if v["wait"] >> counter & 1:
@@ -146,6 +147,8 @@ def run(config: CardConfig, program: Sequence[int], command: dict[str, int], *,
                 regs[v["rd"]] = regs[v["rs"]] + v["imm"] & MASK
             case "SHRI":
                 regs[v["rd"]] = regs[v["rs"]] >> v["imm"]
+            case "GIVEN":
+                regs[v["rd"]] = given[v["number"]]
             case "LOOP":
                 regs[v["rd"]] = regs[v["rd"]] - 1 & MASK
                 regs[0] = 0

@@ -11,7 +11,8 @@ from rtl_gen.spec.isa import Register
 
 HALT = isa.encode("HALT")
 #: How programs end; most of them badly.
-ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "overflow", "target")
+ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "overflow", "target",
+        "not given")
 
 
 def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -52,8 +53,19 @@ def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[
     raise AssertionError(name)
 
 
-def block(config: CardConfig, rng: random.Random, length: int) -> list[int]:
-    """Instructions that wait only for what was signalled before in the block."""
+def given_word(given: int, rng: random.Random) -> list[tuple[str, dict[str, Any]]]:
+    """A GIVEN that takes one of so many words, if there are any."""
+    # Register 10 holds 1 to 3; with few words it may name none.
+    rs = rng.choice((0, 0, 10)) if given > 3 else 0
+    low = rng.randrange(given - 3) - 1 if rs else rng.randrange(max(given, 1))
+    return [("GIVEN", {"rd": rng.choice((0, 12, 13)), "rs": rs, "imm": low})] * bool(given)
+
+
+def block(config: CardConfig, rng: random.Random, length: int, given: int = 0) -> list[int]:
+    """Instructions that wait only for what was signalled before in the block.
+
+    They take words of a list of ``given``.
+    """
     words: list[int] = []
     counters: collections.Counter[int] = collections.Counter()
     for _ in range(length):
@@ -62,6 +74,7 @@ def block(config: CardConfig, rng: random.Random, length: int) -> list[int]:
             ("ADDI", {"rd": rng.choice((0, 8, 9)), "rs": rng.randrange(16),
                       "imm": rng.randrange(-9, 50)}),
             ("SHRI", {"rd": 8, "rs": rng.randrange(16), "imm": 20 + rng.randrange(12)}),
+            *given_word(given, rng),
             *(unit_instruction(config, rng) for _ in range(9))))
         wait = signal = 0
         queue = isa.FORMATS[name][1]
@@ -77,21 +90,23 @@ def block(config: CardConfig, rng: random.Random, length: int) -> list[int]:
     return words
 
 
-def program(config: CardConfig, rng: random.Random, end: str) -> list[int]:
-    """Straight pieces, a counted loop, a decode loop, and one of ``ENDS``."""
+def program(config: CardConfig, rng: random.Random, end: str, given: int = 0) -> list[int]:
+    """Straight pieces, a counted loop, a decode loop, and one of ``ENDS``; with so many words
+    given."""
     words = [isa.encode("ADDI", rd=10, imm=rng.randrange(1, 4))]
-    words += block(config, rng, rng.randrange(12))
+    words += block(config, rng, rng.randrange(12), given)
     words.append(isa.encode("ADDI", rd=11, imm=rng.randrange(1, 4)))
     target = len(words)
-    words += block(config, rng, rng.randrange(1, 12))
+    words += block(config, rng, rng.randrange(1, 12), given)
     words.append(isa.encode("LOOP", rd=11, target=target))
     words.append(isa.encode("LOOP", rd=0, target=target))   # ZERO stays zero: no loop
     target = len(words)
-    words += block(config, rng, rng.randrange(1, 25))
+    words += block(config, rng, rng.randrange(1, 25), given)
     words.append(isa.encode(
-        "SAMPLE", words=2, count=2 * config.vector_lanes, first=1, last=1, signal=1 << 15))
+        "SAMPLE", words=2, count=2 * config.vector_lanes, first=1, last=1, columns=1,
+        signal=1 << 15))
     words.append(isa.encode("NEXT", target=target, wait=1 << 15))
-    words += block(config, rng, rng.randrange(12))
+    words += block(config, rng, rng.randrange(12), given)
     words += {
         "halt": [isa.encode("NOP", signal=1 << 14), isa.encode("HALT", wait=1 << 14)],
         "opcode": [0xFE, HALT], "past end": [], "operand": [isa.encode("VECTOR", wait=3), HALT],
@@ -99,6 +114,7 @@ def program(config: CardConfig, rng: random.Random, end: str) -> list[int]:
         "starved": [isa.encode("SCALAR", wait=1 << 14), HALT],
         "bits": [isa.encode("NORM", slices=1) | 1 << 255, HALT],
         "target": [isa.encode("NEXT", target=len(words) + 1)],
+        "not given": [isa.encode("GIVEN", rd=12, imm=rng.choice((-1, given)), wait=1 << 14), HALT],
         "overflow": [rng.choice((isa.encode("NOP", signal=1 << 14),
                                  isa.encode("SCALAR", signal=1 << 14)))]
         * (isa.COUNTER_MAX + 1) + [HALT]}[end]

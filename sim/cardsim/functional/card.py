@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
-from rtl_gen.spec import contract
+from rtl_gen.spec import contract, rules
 from rtl_gen.spec.config import CardConfig
-from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, OPCODES, WORD_BYTES, Register
+from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, FORMATS, WORD_BYTES, Queue, Register
 from rtl_gen.spec.registers import (
     COMMAND,
     COMMAND_MAGIC,
     FLAG_LOAD,
-    RESULT,
     STATUS,
     STATUS_MAGIC,
     Error,
@@ -245,9 +244,9 @@ class FunctionalCard:
         resolve, counters = instruction.resolve, self._counters
         operands = instruction.operands if resolve is None else resolve(self.registers)
         error = check(self.config, instruction, self.registers[Register.POS], operands,
-                      len(self._program))
+                      len(self._program), len(self._given))
         if instruction.name == "SAMPLE" and not error and instruction.fields["last"]:
-            error = self._room(command, instruction.fields["k"])
+            error = self._room(command, instruction.fields)
         if error:
             raise Stop(error, pc, instruction.word)
         for counter in instruction.wait:
@@ -270,16 +269,17 @@ class FunctionalCard:
             handler(registers, operands[2])
         elif name == "SAMPLE":
             step = registers[Register.STEP] + 1
-            record = handler(registers, self._given[step] if step < len(self._given) else None)
-            if record is not None:
-                self.memory.write_words(self._place(command), record)
+            records = handler(registers, self._given[step] if step < len(self._given) else None)
+            beats = rules.record_beats(self.config, instruction.fields["k"])
+            for column, record in enumerate(records):
+                self.memory.write_words(self._place(command) + column * beats, record)
         elif handler is not None:
             handler(registers)
         else:
-            return self._control(name, instruction.fields, following)
+            return self._control(name, instruction.fields, operands, following)
         return following
 
-    def _control(self, name: str, f: dict[str, int], pc: int) -> int:
+    def _control(self, name: str, f: dict[str, int], operands: Operands, pc: int) -> int:
         """Carry out a control instruction; the number of the next one."""
         registers = self.registers
         match name:
@@ -287,6 +287,8 @@ class FunctionalCard:
                 self._set(f["rd"], registers[f["rs"]] + f["imm"])
             case "SHRI":
                 self._set(f["rd"], registers[f["rs"]] >> f["imm"])
+            case "GIVEN":
+                self._set(f["rd"], self._given[operands[2]])
             case "LOOP":
                 left = registers[f["rd"]] - 1 & MASK
                 self._set(f["rd"], left)
@@ -313,10 +315,10 @@ class FunctionalCard:
         return (command["results"]
                 + self.registers[Register.STEP] * command["result_beats"]) & MASK
 
-    def _room(self, command: dict[str, int], k: int) -> Error:
-        beats = -(-4 * (len(RESULT) + 2 * k) // self.config.beat_bytes)
+    def _room(self, command: dict[str, int], f: dict[str, int]) -> Error:
+        beats = rules.record_beats(self.config, f["k"]) * f["columns"]
         fits = self._place(command) + beats <= self.config.channel_beats
         return Error.NONE if fits else Error.ADDRESS_RANGE
 
 
-_UNITS = frozenset(OPCODES.values()) - {"NOP", "HALT", "ADDI", "SHRI", "LOOP", "NEXT"}
+_UNITS = frozenset(name for name, entry in FORMATS.items() if entry[1] != Queue.CONTROL)

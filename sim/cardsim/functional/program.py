@@ -24,7 +24,7 @@ class Instruction:
     error : Error
         What is wrong with it whatever the registers hold.
     operands : (rows, beats, address)
-        Zero where it has no such.
+        Zero where it has no such; GIVEN has its number in place of the address.
     resolve : callable or None
         Finds the operands, if they depend on registers.
     legal : dict
@@ -61,6 +61,9 @@ def decode(word: int) -> Instruction:
     if isa.FORMATS[name][1] in (Queue.MEMORY, Queue.MATMUL):
         instruction.operands = fields.get("rows", 0), fields.get("beats", 0), fields["address"]
         instruction.resolve = _resolver(fields)
+    elif name == "GIVEN":
+        rs, imm = fields["rs"], fields["imm"]
+        instruction.resolve = lambda registers: (0, 0, registers[rs] + imm & MASK)
     return instruction
 
 
@@ -82,8 +85,10 @@ def _resolver(f: dict[str, int]) -> Callable[[Registers], Operands] | None:
 
 
 def check(config: CardConfig, instruction: Instruction, position: int, operands: Operands,
-          program_words: int) -> Error:
-    """The first rule that is broken."""
+          program_words: int, given: int = 0) -> Error:
+    """The first rule that is broken; ``given`` counts the given tokens."""
+    if instruction.name == "GIVEN":     # another command has another list
+        return rules.check(config, "GIVEN", {"number": operands[2]}, program_words, given)
     if position <= instruction.legal.get(operands, -1):
         return Error.NONE
     found = _rules(config, instruction, operands, program_words, position)

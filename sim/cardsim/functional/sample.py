@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SAMPLE: the best tokens of a row of logits that comes in blocks."""
+"""SAMPLE: the best tokens of rows of logits that come in blocks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,38 +19,21 @@ from .vector import Fields, Registers
 NO_PAIR = (0xFFFFFFFF, 0)
 
 
-class Sampler:
-    """Collects the blocks; everything is worked out when the row ends.
-
-    Attributes
-    ----------
-    token : int
-        The sampled token.
-    """
+class Row:
+    """The row of one column: collects the blocks; candidates are ranked when it ends."""
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.token = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Start a row of logits."""
         self.logits: list[npt.NDArray[np.float32]] = []
         self.tokens: list[npt.NDArray[np.int64]] = []
         #: Maximum and sum over the blocks so far.
         self.run = nx.LogSumExp()
-        self.target, self.target_logit = NO_TARGET, F32(0)
 
-    def take(self, words: npt.NDArray[np.float32], count: int, token: int,
-             target: int | None) -> None:
+    def take(self, words: npt.NDArray[np.float32], count: int, token: int) -> None:
         """Take ``count`` logits of ``words``; the first is that of ``token``."""
         flat = words.ravel()[:count].copy()
         self.logits.append(flat)
         self.tokens.append(np.arange(token, token + count))
-        if target is not None:
-            self.target = target
-            if token <= target < token + count:
-                self.target_logit = flat[target - token]
         if self.state.wild or not tame(flat) or not self._quick(flat, words.shape[1]):
             self.run.update(words, count)
             self.state.stick(nonfinite=self.run.nonfinite)
@@ -84,8 +68,8 @@ class Sampler:
         run.m, run.s = F32(tops[-1]), F32(s)
         return True
 
-    def finish(self, k: int, step: int, position: int) -> npt.NDArray[np.uint32]:
-        """The result record of the row; sets the sampled token."""
+    def finish(self, k: int, **values: Any) -> npt.NDArray[np.uint32]:
+        """The result record of the row; ``values`` are those words that the row does not know."""
         logits, tokens = np.concatenate(self.logits), np.concatenate(self.tokens)
         keys = nx.key(logits)
         if 0 < k < len(keys):
@@ -96,15 +80,51 @@ class Sampler:
             candidates = np.flatnonzero(keys == keys.max()) if not k else np.arange(len(keys))
         ranked = candidates[nx.order(logits[candidates], tokens[candidates])]
         best = ranked[0]
-        self.token = int(tokens[best])
-        values: dict[str, Any] = {
-            "token": self.token, "logit": nx.bits(logits[best]), "max": nx.bits(F32(self.run.m)),
-            "sum": nx.bits(self.run.s), "target": self.target,
-            "target_logit": nx.bits(self.target_logit), "step": step, "position": position}
+        values |= {
+            "token": tokens[best], "logit": nx.bits(logits[best]), "max": nx.bits(F32(self.run.m)),
+            "sum": nx.bits(self.run.s)}
         pairs = [(int(tokens[n]), int(nx.bits(logits[n]))) for n in ranked[:k]]
         pairs += [NO_PAIR] * (k - len(pairs))
         return np.array([*(int(values[name]) for name in RESULT),
                          *(word for pair in pairs for word in pair)], np.uint32)
+
+
+class Sampler:
+    """The rows of all columns.
+
+    Attributes
+    ----------
+    token : int
+        The sampled token, that of the first column.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.token = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a row of logits in every column."""
+        self.rows = [Row(self.state) for _ in range(self.state.config.tokens)]
+        self.target, self.target_logit = NO_TARGET, F32(0)
+
+    def take(self, blocks: Sequence[npt.NDArray[np.float32]], count: int, token: int,
+             target: int | None) -> None:
+        """Take ``count`` logits of a block of words per column; the first is that of ``token``."""
+        if target is not None and len(blocks) == 1:
+            self.target = target
+            if token <= target < token + count:
+                self.target_logit = blocks[0].ravel()[target - token]
+        for row, words in zip(self.rows, blocks, strict=False):
+            row.take(words, count, token)
+
+    def finish(self, columns: int, k: int, step: int,
+               position: int) -> list[npt.NDArray[np.uint32]]:
+        """The result records of the columns' rows; sets the sampled token."""
+        records = [row.finish(k, target=self.target, target_logit=nx.bits(self.target_logit),
+                              step=step, position=position) for row in self.rows[:columns]]
+        self.token = int(records[0][RESULT.index("token")])
+        return records
 
 
 class Sample:
@@ -112,15 +132,17 @@ class Sample:
 
     def __init__(self, state: State, sampler: Sampler, f: Fields) -> None:
         self.sampler, self.f = sampler, f
-        self.words = state.scratch[f["a"]:f["a"] + f["words"]]
+        starts = [f["a"] + column * f["stride"] for column in range(f["columns"])]
+        self.blocks = [state.scratch[start:start + f["words"]] for start in starts]
 
     def __call__(self, registers: Registers,
-                 target: int | None) -> npt.NDArray[np.uint32] | None:
-        """Take the block; returns the result record if it was the last."""
+                 target: int | None) -> list[npt.NDArray[np.uint32]]:
+        """Take the block; returns the columns' result records if it was the last."""
         f, sampler = self.f, self.sampler
         if f["first"]:
             sampler.clear()
-        sampler.take(self.words, f["count"], f["token"], target)
+        sampler.take(self.blocks, f["count"], f["token"], target)
         if not f["last"]:
-            return None
-        return sampler.finish(f["k"], registers[Register.STEP], registers[Register.POS])
+            return []
+        return sampler.finish(f["columns"], f["k"], registers[Register.STEP],
+                              registers[Register.POS])
