@@ -4,7 +4,7 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rtl_gen.spec import config as configs
 from rtl_gen.spec import contract, isa, registers
@@ -168,6 +168,25 @@ class Card(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A card that knows how fast its memory could be."""
+
+    @property
+    def clock_mhz(self) -> float: ...
+
+    @property
+    def channel_gbps(self) -> float:
+        """Bytes per ns that one channel delivers at best on average: the slower of port and
+        memory."""
+        ...
+
+    @property
+    def nominal_gbps(self) -> float:
+        """Bytes per ns of one channel on paper."""
+        ...
+
+
 def check(card: Card, *, config: CardConfig | None = None) -> Identity:
     """Refuse a card of another contract or, if ``config`` is given, of another configuration.
 
@@ -228,7 +247,9 @@ def open_cards(text: str, **options: Any) -> Sequence[Card]:
     text : str
         ``backend:config*count``.
     options
-        For the backend.
+        For the backend.  Those of simulated cards with a clock are ``clock_mhz``, ``latency_ns``
+        (of memory reads), ``waves`` (a file for a waveform) and ``say`` (a function that is told
+        what takes long).
 
     Raises
     ------

@@ -56,6 +56,7 @@ class RtlCard:
                  cycle_limit: int = CYCLE_LIMIT,
                  say: Callable[[str], None] = lambda text: None) -> None:
         self.config, self._cycle_limit = config, cycle_limit
+        self._timing = timing or Timing()
         self._trace = bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
         library = build.library(config, trace=self._trace, say=say)
         ours, theirs = socket.socketpair()
@@ -67,7 +68,7 @@ class RtlCard:
         self._end = weakref.finalize(self, _end, self._process, self._pipe)
         self._folder = tempfile.gettempdir()
         self._pipe.send((str(library), dataclasses.asdict(config),
-                         dataclasses.asdict(timing or Timing()), waves))
+                         dataclasses.asdict(self._timing), waves))
         self._answer()
         self._events = events
         if events:
@@ -106,6 +107,18 @@ class RtlCard:
 
     def reset(self) -> None:
         self._call("reset")
+
+    @property
+    def clock_mhz(self) -> float:
+        return self._timing.clock(self.config)
+
+    @property
+    def channel_gbps(self) -> float:
+        return min(self._timing.port_gbps(self.config), self._timing.average_gbps)
+
+    @property
+    def nominal_gbps(self) -> float:
+        return self._timing.peak_gbps
 
     @property
     def cycles(self) -> int:
@@ -171,6 +184,22 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
         process.wait()
 
 
-def open_card(config: CardConfig, index: int, **options: Any) -> RtlCard:
-    """Entry point ``rtl`` of ``heddle.cards``."""
+def open_card(config: CardConfig, index: int, *, clock_mhz: float | None = None,
+              latency_ns: float | None = None, **options: Any) -> RtlCard:
+    """Entry point ``rtl`` of ``heddle.cards``.
+
+    Parameters
+    ----------
+    config : CardConfig
+    index : int
+        Number of the card among those opened together.
+    clock_mhz, latency_ns : float, optional
+        Of the :class:`Timing`, for callers that cannot make one.
+    options
+        Of :class:`RtlCard`.
+    """
+    given = {name: value for name, value in (("clock_mhz", clock_mhz), ("latency_ns", latency_ns))
+             if value is not None}
+    if given:
+        options["timing"] = dataclasses.replace(options.get("timing") or Timing(), **given)
     return RtlCard(config, **options)

@@ -54,13 +54,30 @@ class Timing:
         for name in ("peak_gbps", "refresh_every_ns"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+        if self.clock_mhz is not None and self.clock_mhz <= 0:
+            raise ValueError(f"clock_mhz must be above zero, not {self.clock_mhz}")
+        if self.latency_ns < 0:
+            raise ValueError(f"latency_ns must be at least zero, not {self.latency_ns}")
         if not 0 <= self.stall_permille < 1000:
             raise ValueError(f"stall_permille must be in 0..999, not {self.stall_permille}")
+
+    @property
+    def average_gbps(self) -> float:
+        """Rate of one channel that streams, refresh included."""
+        return self.peak_gbps * (1 - self.refresh_ns / self.refresh_every_ns)
+
+    def clock(self, config: CardConfig) -> float:
+        """MHz of a card of that configuration."""
+        return self.clock_mhz or config.clock_mhz
+
+    def port_gbps(self, config: CardConfig) -> float:
+        """Rate of a port that moves a beat in every cycle."""
+        return config.beat_bytes * self.clock(config) / 1000
 
     def structure(self, config: CardConfig) -> _Structure:
         """As the model takes it."""
         values = dataclasses.asdict(self)
-        values["clock_mhz"] = values["clock_mhz"] or config.clock_mhz
+        values["clock_mhz"] = self.clock(config)
         for name in ("read_error_at", "write_error_at"):
             values[name] = _NEVER if values[name] is None else values[name]
         return _Structure(**values)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a workload on a card, and holds its results against the functional card's, bit by bit.
+
+Nothing is measured on a card that computes something else: hidden state, logits, result records, K
+and V must all be equal.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from rtl_gen.spec import registers
+
+from .card import Card, Identity, Status
+from .errors import RunError, UserError
+from .layout import Layout
+from .program import Program
+from .runtime import Result, Runtime
+from .useful import UsefulBytes, useful_bytes
+
+#: Seconds that one pass may take on the slowest simulated card.
+PASS_TIMEOUT = 3600.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is measured: decode steps of one sequence."""
+
+    #: Positions whose K and V are in memory when the first step begins.
+    context: int
+    #: Decode steps.
+    new: int = 1
+    #: With the LM head, sampling, and all logits written to memory; else layers alone.
+    full: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("context", 0), ("new", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    @property
+    def positions(self) -> int:
+        """Positions that the context must have."""
+        return self.context + self.new
+
+    def run(self, runtime: Runtime, rng: np.random.Generator) -> list[Result]:
+        """Carry it out with one command; the tokens are random."""
+        tokens = rng.integers(runtime.layout.shape.vocabulary, size=self.new).tolist()
+        if self.full:
+            return runtime.run(tokens[:1], self.context, self.new, store_logits=True)
+        return runtime.run(tokens, self.context, self.new, silent=self.new)
+
+    def passes(self, layout: Layout) -> Iterator[UsefulBytes]:
+        """What each pass must read."""
+        for step in range(self.new):
+            yield useful_bytes(layout, self.context + step, head=self.full)
+
+
+class Meter:
+    """A card that says what its last command cost.
+
+    It has programs loaded by commands of their own that end at once: what is counted is a command
+    whose program is on the card already, as in all commands but the first.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card, self.config = card, card.config
+        #: Status record and seconds of the last command.
+        self.status: Status | None = None
+        self.seconds = 0.0
+
+    def identity(self) -> Identity:
+        return self.card.identity()
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        self.card.write(address, data)
+
+    def read(self, address: int, size: int) -> bytes:
+        return self.card.read(address, size)
+
+    def reset(self) -> None:
+        self.card.reset()
+
+    def close(self) -> None:
+        self.card.close()
+
+    def run(self, command_address: int, timeout: float) -> Status:
+        size = 4 * len(registers.COMMAND)
+        words = np.frombuffer(self.read(command_address, size), "<u4").copy()
+        flags, entry, count = (registers.COMMAND.index(name)
+                               for name in ("flags", "entry", "instructions"))
+        if words[flags] & registers.FLAG_LOAD:
+            loading = words.copy()
+            loading[entry] = words[count] - 1       # a program's last instruction is HALT
+            self.write(command_address, loading.tobytes())
+            self.card.run(command_address, timeout)
+            words[flags] &= ~np.uint32(registers.FLAG_LOAD)
+            self.write(command_address, words.tobytes())
+        start = time.monotonic()
+        self.status = self.card.run(command_address, max(timeout, PASS_TIMEOUT))
+        self.seconds = time.monotonic() - start
+        return self.status
+
+
+def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Generator) -> None:
+    """Write random K and V, and their scales, of at least the first ``positions`` positions.
+
+    Elements are evenly distributed and below about 0.8; so are scores, then, as in a trained model:
+    neither equal nor far apart.
+    """
+    config, shape, memory = layout.config, layout.shape, layout.memory
+    digits = 1 + layout.options.wide
+    lane_rows = -(-positions // config.channels)
+    blocks = -(-positions // config.beat_bytes)
+    if not positions:
+        return
+    beats = (lane_rows * config.head_beats * digits, blocks * config.head_words * digits)
+    # Rows of scales start at beats.
+    words = memory.scale_row * config.beat_bytes // 4
+    for layer in range(shape.layers):
+        first = memory.cache + layer * memory.cache_stride
+        bits = rng.uniform(0.4, 0.8, (config.channels, lane_rows, words, 2)).astype(np.float32)
+        bits /= np.float32(127 << 8 * layout.options.wide)
+        # BF16 is the high half of FP32; K's scale is the low half of an entry.
+        _write(card, first + memory.scales, (bits.view(np.uint32) >> 16).astype("<u2"))
+        for start, stride, count in zip((memory.keys, memory.values), memory.head_stride, beats,
+                                        strict=True):
+            for head in range(shape.heads):
+                # Every pair of digits within ±127 is a legal 16-bit value.
+                data = rng.integers(-127, 128, (config.channels, count * config.beat_bytes),
+                                    np.int8)
+                _write(card, first + start + head * stride, data)
+
+
+def _write(card: Card, beat: int, data: npt.NDArray[np.generic]) -> None:
+    """Write data [channels, ...] at one beat address of every channel."""
+    config = card.config
+    for channel, part in enumerate(data):
+        card.write(channel * config.channel_bytes + beat * config.beat_bytes, part.tobytes())
+
+
+def store_hidden(card: Card, layout: Layout) -> None:
+    """Have the card write the residual stream of the last step to ``memory.probes``.
+
+    The scratchpad keeps it from one command to the next: a command of its own does it, behind the
+    one that is measured.
+    """
+    memory = layout.memory
+    program = Program(instructions=(
+        ("STORE", {"address": memory.probes, "src": layout.scratch.x,
+                   "words": -(-layout.shape.width // layout.config.vector_lanes)}),
+        ("HALT", {})), notes={})
+    at = {name: getattr(memory, name) * layout.config.beat_bytes
+          for name in ("program", "command")}
+    card.write(at["program"], program.image())
+    values = {"magic": registers.COMMAND_MAGIC, "flags": registers.FLAG_LOAD,
+              "program": memory.program, "instructions": len(program), "status": memory.status,
+              "tokens": memory.tokens, "results": memory.results,
+              **{f"stop{k}": registers.NO_STOP for k in range(4)}}
+    words = [values.get(name, 0) for name in registers.COMMAND]
+    card.write(at["command"], np.asarray(words, "<u4").tobytes())
+    card.run(at["command"], PASS_TIMEOUT)
+
+
+def compare(cards: tuple[Card, Card], names: tuple[str, str], layout: Layout) -> None:
+    """:class:`RunError` with the first difference between what two cards left in memory."""
+    memory, config = layout.memory, layout.config
+    for what, start, end in (
+            ("hidden state", memory.probes, memory.probes + memory.vector),
+            ("logits", memory.logits, memory.probes),
+            ("result records", memory.results, memory.embedding),
+            ("K and V", memory.cache, memory.used)):
+        size = (end - start) * config.beat_bytes
+        for channel in range(config.channels):
+            at = channel * config.channel_bytes + start * config.beat_bytes
+            ours, theirs = (card.read(at, size) for card in cards)
+            if ours == theirs:
+                continue
+            one, other = (np.frombuffer(data, "<u4") for data in (ours, theirs))
+            word = int(np.argmax(one != other))
+            place = f"element {word * config.channels + channel}" \
+                if what in ("hidden state", "logits") else f"word {word} of channel {channel}"
+            raise RunError(f"the {what} must be equal bit for bit on {names[0]} and {names[1]}, "
+                           f"but {place} is {one[word]:#010x} and {other[word]:#010x}")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``heddle bench``: what a model of a published shape costs on a card."""
+
+import dataclasses
+import pathlib
+import shlex
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..bench import Workload
+from ..errors import UserError
+from ..measure import Bench
+from ..options import Options
+from ..shapes import SHAPES, find_shape
+from . import common
+from .common import ERR, OUT, figure
+
+
+def command_line(context: typer.Context) -> str:
+    """The command that was given, without the options that have their defaults."""
+    words = ["heddle", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if value is None or value == parameter.default:
+            continue
+        words.append(parameter.opts[0])
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def workload(context: int, prompt: int | None, new: int, batch: int, full: bool,
+             layers: int | None) -> Workload:
+    """What the options ask for, or :class:`UserError`."""
+    if prompt is not None:
+        raise UserError("prompt must be left out: prompts are read one token a pass, as --new does")
+    if batch != 1:
+        raise UserError(f"batch must be 1, not {batch}: programs have one sequence")
+    return Workload(context=context, new=new, full=full or layers is None)
+
+
+def _tables(found: dict[str, Any]) -> None:
+    """Print figures for people."""
+    def percent(name: str) -> str:
+        value = found[name]
+        return figure(None if value is None else 100 * value, " %")
+
+    OUT.print(common.table(("figure", "value"), [
+        ("cycles a token", figure(found["cycles_per_token"], digits=7)),
+        ("clock", figure(found["clock_mhz"], " MHz")),
+        ("tokens/s of the card", figure(found["tokens_per_second_card"], digits=5)),
+        ("MB read a token", figure(_mega(found["hbm_bytes_per_token"]), digits=5)),
+        ("MB useful a token", figure(_mega(found["useful_bytes_per_token"]), digits=5)),
+        ("read beats, of all cycles", percent("hbm_read_utilisation")),
+        ("useful, of what memory could deliver", percent("hbm_useful_utilisation")),
+        ("useful, of the nominal rate", percent("hbm_nominal_utilisation")),
+        ("multipliers in use", percent("mac_utilisation")),
+        ("simulated cycles/s", figure(found["simulated_cycles_per_second"]))]))
+    if found["stall_cycles"]:
+        cycles = found["cycles_total"]
+        OUT.print()
+        OUT.print(common.table(("the engine waited for", "cycles", "share"), [
+            (cause, f"{count:,}", figure(100 * count / cycles, " %", 3))
+            for cause, count in found["stall_cycles"].items()]))
+
+
+def _mega(value: float | None) -> float | None:
+    return None if value is None else value / 1e6
+
+
+def bench(
+    command: typer.Context,
+    cards: common.Cards = "rtl:u280",
+    shape: Annotated[str, typer.Option(
+        help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.")] = "gpt2-345m",
+    pattern: Annotated[str, typer.Option(
+        help="N:M pattern of the layers' weights, as in 2:4, or dense.")] = "dense",
+    activation: common.Activation = "a16",
+    cache: common.Cache = "int16",
+    context: Annotated[int, typer.Option(
+        help="Positions that are in memory before the first token.")] = 128,
+    prompt: Annotated[int | None, typer.Option(help="Tokens of a prompt.")] = None,
+    new: Annotated[int, typer.Option(help="Tokens to make.")] = 1,
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    clock: Annotated[float | None, typer.Option(
+        metavar="MHZ", help="Clock of the card [default: the configuration's].")] = None,
+    latency: Annotated[float | None, typer.Option(
+        metavar="NS", help="Latency of memory reads [default: the model's].")] = None,
+    layers: Annotated[int | None, typer.Option(
+        help="The first layers alone, without the LM head.")] = None,
+    full: Annotated[bool, typer.Option(
+        "--full", help="Whole steps, LM head and sampling included; the default "
+                       "without --layers.")] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, K, V and tokens.")] = 0,
+    waves: Annotated[pathlib.Path | None, typer.Option(
+        metavar="FILE", help="Write a waveform (VCD: slow and large).")] = None,
+    json: common.Json = None,
+) -> None:
+    """Measure a random model of a published shape on a card, and check all that it computes.
+
+    Example: heddle bench --cards rtl:tiny --shape 2:128:997 --pattern 2:4 --context 20
+    """
+    model = find_shape(shape)
+    if layers is not None:
+        if not 1 <= layers <= model.layers:
+            raise UserError(f"layers must be in 1..{model.layers} for {shape}, not {layers}")
+        model = dataclasses.replace(model, layers=layers)
+    given = {"clock_mhz": clock, "latency_ns": latency, "waves": waves and str(waves)}
+    made = Bench(
+        cards=cards, shape=model, seed=seed,
+        options=Options(activation=activation, cache=cache, pattern=pattern),
+        workload=workload(context, prompt, new, batch, full, layers),
+        card_options={name: value for name, value in given.items() if value is not None})
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
+        task = bar.add_task("starting")
+        found = made.run(
+            progress=lambda done, total: bar.update(task, description=f"loading {done}/{total}"),
+            say=lambda text: bar.update(task, description=text))
+    common.write_json(json, {**found, "command": command_line(command)})
+    _tables(found)
+    ERR.print("The results are those of the functional card, bit for bit." if found["equal_to_sim"]
+              else "The functional card counts no cycles and has nothing to be compared with.",
+              style="dim")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bench)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens cards for a workload, runs it on them, and says what it cost."""
+
+import contextlib
+import dataclasses
+import pathlib
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .bench import Meter, Workload, compare, fill_cache, store_hidden
+from .card import Card, CardSpec, Timed, open_cards, parse_cards
+from .errors import UserError
+from .image import Images
+from .layout import Layout
+from .options import Options
+from .prune import pattern_of
+from .report import cycle_figures
+from .runtime import Result, Runtime
+from .shape import Shape
+from .shapes import RandomSource
+
+#: The card that results are held against.
+REFERENCE = "sim"
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A workload on a random model on a card.
+
+    Attributes
+    ----------
+    cards : str
+        ``backend:config``.
+    shape : Shape
+    options : Options
+        Its context is left out: memory is laid out for the model's.
+    workload : Workload
+    seed : int
+        Of weights, K, V and tokens.
+    card_options : dict
+        For the backend; only cards that count cycles have any.
+    """
+
+    cards: str
+    shape: Shape
+    options: Options
+    workload: Workload
+    seed: int = 0
+    card_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def spec(self) -> CardSpec:
+        """The cards, or :class:`UserError`."""
+        try:
+            spec = parse_cards(self.cards)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if spec.count > 1:
+            raise UserError(f"a bench must run on one card, not {spec.count}")
+        if spec.backend == REFERENCE and self.card_options:
+            raise UserError(f"{', '.join(self.card_options)} must be left out on {REFERENCE}, "
+                            "which counts no cycles")
+        return spec
+
+    def run(self, progress: Callable[[int, int], None] = _nothing,
+            say: Callable[[str], None] = _nothing) -> dict[str, Any]:
+        """Run it on the card and on the functional one, compare, and return figures for JSON.
+
+        Parameters
+        ----------
+        progress : callable
+            Called with (parts loaded, parts).
+        say : callable
+            Is told in a few words what takes long.
+
+        Raises
+        ------
+        UserError
+            The model or the workload does not fit the card.
+        RunError
+            The cards differ.
+        heddle.card.CardError
+            A card failed.
+        """
+        spec, pruning = self.spec(), pattern_of(self.options.pattern or "dense")
+        layout = Layout(spec.config, self.shape, self.options, pruning)
+        if self.workload.positions > layout.context:
+            raise UserError(f"context and new tokens must fit the context of {layout.context}, "
+                            f"not need {self.workload.positions} positions")
+        names = list(dict.fromkeys((self.cards, f"{REFERENCE}:{spec.config.name}")))
+        options = [{}, {}] if spec.backend == REFERENCE else [{**self.card_options, "say": say}, {}]
+        with contextlib.ExitStack() as stack:
+            meters = []
+            for name, how in zip(names, options, strict=False):
+                meters.append(Meter(_open(name, how)))
+                stack.callback(meters[-1].close)
+            runtimes = [Runtime(meter, layout) for meter in meters]
+            source = RandomSource(self.shape, self.seed, pruning)
+            for block in Images(layout, source).blocks(progress):
+                for runtime in runtimes:
+                    runtime.load([block])
+            results: list[list[Result]] = []
+            for meter, runtime in zip(meters, runtimes, strict=True):
+                say(f"running on {names[len(results)]}")
+                fill_cache(meter, layout, self.workload.context, self._rng(0))
+                results.append(self.workload.run(runtime, self._rng(1)))
+                cost = meter.status, meter.seconds
+                store_hidden(meter, layout)
+                meter.status, meter.seconds = cost
+            if len(meters) == 2:
+                say("comparing")
+                compare((meters[0], meters[1]), (names[0], names[1]), layout)
+            return self._figures(layout, meters[0], results[0], equal=len(meters) == 2 or None)
+
+    def _rng(self, number: int) -> np.random.Generator:
+        # Apart from the model's, which take three numbers.
+        return np.random.default_rng([self.seed, number])
+
+    def _figures(self, layout: Layout, meter: Meter, results: list[Result],
+                 equal: bool | None) -> dict[str, Any]:
+        config, work, identity = layout.config, self.workload, meter.identity()
+        timed = meter.card if isinstance(meter.card, Timed) else None
+        clock = timed.clock_mhz if timed else float(config.clock_mhz)
+        assert meter.status is not None
+        counters = meter.status.counters
+        figures = cycle_figures(config, counters, work.new, clock, 1 + layout.options.digits)
+        return {
+            "text": None, "token_ids": [result.token for result in results],
+            "backend": parse_cards(self.cards).backend, "config": config.name, "cards": 1,
+            "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
+            "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
+            "cache": self.options.cache, "context": work.context, "new": work.new,
+            "full": work.full, "seed": self.seed, "clock_mhz": clock, **figures,
+            **_memory(layout, work, timed, figures["cycles_total"], clock),
+            "equal_to_sim": equal,
+            "simulation_seconds": meter.seconds,
+            "simulated_cycles_per_second":
+                counters["cycles"] / meter.seconds if counters["cycles"] else None,
+            "contract_digest": f"{identity.contract:#010x}",
+            "configuration_digest": f"{identity.configuration:#010x}", "commit": commit()}
+
+
+def _memory(layout: Layout, work: Workload, timed: Timed | None, cycles: int | None,
+            clock_mhz: float) -> dict[str, Any]:
+    """Bytes that the workload needs, and which share of what memory could deliver they are."""
+    passes, channels = list(work.passes(layout)), layout.config.channels
+    parts = {name: sum(getattr(part, name) for part in passes) / work.new
+             for name in ("weights", "metadata", "cache", "constants")}
+    useful = sum(part.useful for part in passes)
+    found: dict[str, Any] = {"needed_bytes_per_token": parts,
+                             "useful_bytes_per_token": useful / work.new}
+    ratios = ("hbm_useful_utilisation", "hbm_nominal_utilisation")
+    if timed is None or cycles is None:
+        return {**found, **dict.fromkeys(ratios)}
+    nanoseconds = cycles * 1000 / clock_mhz
+    rates = timed.channel_gbps, timed.nominal_gbps
+    return {**found, **{name: useful / (nanoseconds * channels * rate)
+                        for name, rate in zip(ratios, rates, strict=True)}}
+
+
+def _open(name: str, options: dict[str, Any]) -> Card:
+    try:
+        return open_cards(name, **options)[0]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def commit() -> str | None:
+    """The commit that this code was checked out from, ``+`` behind it if it was changed since; None
+    if it was not checked out."""
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError):
+            done = subprocess.run(["git", "-C", str(pathlib.Path(__file__).parent), *arguments],
+                                  capture_output=True, text=True, check=False)
+            return done.stdout.strip() if done.returncode == 0 else None
+        return None
+
+    head = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return head and head + "+" * bool(changed)
