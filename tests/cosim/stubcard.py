@@ -31,7 +31,8 @@ STICKY = 0x57EC0000
 
 
 class Logger(wiring.Component):
-    """Writes events to a channel, one behind the other."""
+    """Writes events to a channel, one behind the other; many may wait, so that nobody waits for
+    it."""
 
     def __init__(self, config: CardConfig):
         self.config = config
@@ -41,7 +42,7 @@ class Logger(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(self.i.payload.shape(), depth=64)
+        m.submodules.queue = queue = Queue(self.i.payload.shape(), depth=512)
         m.submodules.packer = packer = Packer(self.config)
         m.submodules.port = port = SystemPort(self.config)
         connect(m, wiring.flipped(self.i), queue.i)

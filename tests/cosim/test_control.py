@@ -78,7 +78,7 @@ class Card:
         assert self.model.clock(LIMIT) == "done", self.model.violation
         assert not self.model.violation
         status = dict(zip(STATUS, self.model.acknowledge(), strict=True))
-        self.model.clock(2000)      # what the logs have not written yet
+        self.model.clock(40_000)    # what the logs have not written yet
         return status
 
     def log(self, channel):

@@ -17,6 +17,9 @@ from .counters import Order
 from .flight import ISSUE
 from .operands import Operands
 
+#: Instructions that are judged at the same time: a verdict takes up to 12 cycles, and dispatch lets
+#: an instruction go every three or four.
+JUDGES = 4
 #: The queues, in the order of ``Dispatch.jobs``.
 QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
 
@@ -38,8 +41,40 @@ class Owner(enum.IntEnum):
     MEMORY = 1
 
 
+class _Slot:
+    """A fetched instruction and its judge's start."""
+
+    def __init__(self, number: int):
+        self.word = Signal(isa.WORD_BITS, name=f"word_{number}")
+        self.pc = Signal(32, name=f"pc_{number}")
+        self.begins = Signal(name=f"begins_{number}")
+
+
+class _Verdict:
+    """What one of the judges says; see :class:`Operands`."""
+
+    NAMES = ("valid", "error", "kind", "value", "number", "rows", "beats", "address", "stream",
+             "record")
+
+    def __init__(self, judge: Operands):
+        for name in self.NAMES:
+            setattr(self, name, Signal.like(getattr(judge, name), name=f"verdict_{name}"))
+
+    def show(self, judge: Operands):
+        """Statements that let it be what ``judge`` says."""
+        return [getattr(self, name).eq(getattr(judge, name)) for name in self.NAMES]
+
+    def is_kind(self, *names: str):
+        """As :meth:`Operands.is_kind`."""
+        order = list(isa.FORMATS)
+        return Cat(self.kind[order.index(name)] for name in names).any()
+
+
 class Dispatch(wiring.Component):
     """Fetches, judges, and lets go, one instruction after another.
+
+    Instructions are fetched and judged ahead of the one that is let go, up to the next control
+    instruction: that may change what later ones mean.
 
     An illegal instruction is reported when all before it have finished (``drained``), and so is one
     that waits for what no earlier instruction signals.
@@ -119,7 +154,8 @@ class Dispatch(wiring.Component):
         m.submodules.program = program = Ram(
             isa.WORD_BITS, depth=config.program_words)
         m.submodules.tokens = tokens = Ram(32, depth=config.context)
-        m.submodules.operands = operands = Operands(config)
+        judges = [Operands(config) for _ in range(JUDGES)]
+        m.submodules += judges
         m.submodules.order = order = Order()
         m.d.comb += [
             program.write_en.eq(self.program.en), program.write_addr.eq(self.program.addr),
@@ -127,23 +163,38 @@ class Dispatch(wiring.Component):
             tokens.write_en.eq(self.token.en), tokens.write_addr.eq(self.token.addr),
             tokens.write_data.eq(self.token.data)]
 
+        slots = [_Slot(k) for k in range(JUDGES)]
+        head, tail, count = (Signal(range(JUDGES)), Signal(range(JUDGES)),
+                             Signal(range(JUDGES + 1)))
+        fetch_pc = Signal(32)
+        operands = _Verdict(judges[0])
         word, pc, sequence = Signal(isa.WORD_BITS), self.pc, Signal(16)
+        looking = Signal()      # the slot at `head` has a word, and its judge has begun
+        with m.Switch(head):
+            for k, (slot, judge) in enumerate(zip(slots, judges, strict=True)):
+                with m.Case(k):
+                    m.d.comb += [word.eq(slot.word), pc.eq(slot.pc), *operands.show(judge),
+                                 looking.eq((count != 0) & ~slot.begins)]
         header = layouts.view("NOP", word)
         kind = operands.is_kind
         registers = [Signal(32, name=f"r{k}") for k in range(16)]
         m.d.comb += [
             self.registers.as_value().eq(Cat(*registers)),
-            operands.word.eq(word), operands.pc.eq(pc), operands.registers.eq(self.registers),
-            operands.instructions.eq(self.instructions), operands.results.eq(self.results),
-            operands.result_beats.eq(self.result_beats),
             order.clear.eq(self.start), order.wait.eq(header.wait), order.signal.eq(header.signal),
             self.wait.eq(header.wait)]
+        for slot, judge in zip(slots, judges, strict=True):
+            m.d.comb += [
+                judge.word.eq(slot.word), judge.pc.eq(slot.pc), judge.start.eq(slot.begins),
+                judge.registers.eq(self.registers), judge.instructions.eq(self.instructions),
+                judge.results.eq(self.results), judge.result_beats.eq(self.result_beats),
+                judge.given.eq(self.given)]
+            m.d.sync += slot.begins.eq(0)
 
-        # The token that follows the current one.
+        # The token that follows the current one; a GIVEN reads another at its time.
         following = Signal(32)
         is_given = Signal()
         m.d.comb += [following.eq(registers[Register.STEP] + 1), tokens.read_en.eq(1),
-                     tokens.read_addr.eq(following)]
+                     tokens.read_addr.eq(Mux(kind("GIVEN"), operands.number, following))]
         m.d.sync += is_given.eq(following < self.given)
 
         def write_register(index, value):
@@ -199,9 +250,40 @@ class Dispatch(wiring.Component):
         m.d.comb += [port.payload.eq(job) for port in self.jobs]
         m.d.comb += [port.valid.eq(go & wanted) for port, wanted in takers]
 
-        code, outside = Signal(8), Signal()
-        m.d.comb += [program.read_addr.eq(pc),
-                     self.word.eq(Mux(outside, 0, program.read_data))]
+        # Fetch: words go to the judges in turn.
+        pop, resume, idle = Signal(), Signal(), Signal()
+        taken = Signal()        # a word comes out of program memory into the slot at `tail`
+        outside = Signal()
+        m.d.comb += [
+            program.read_addr.eq(Mux(idle, self.look_pc, fetch_pc)),
+            self.word.eq(Mux(outside, 0, program.read_data))]
+        with m.If(idle):
+            m.d.comb += program.read_en.eq(self.look)
+        m.d.sync += count.eq(count + taken - pop)
+        with m.If(pop):
+            m.d.sync += head.eq(head + 1)
+        with m.FSM(name="fetch"):
+            with m.State("READ"):
+                with m.If(~idle & (count != JUDGES)):
+                    m.d.comb += program.read_en.eq(1)
+                    m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.comb += taken.eq(1)
+                m.d.sync += [fetch_pc.eq(fetch_pc + 1), tail.eq(tail + 1)]
+                with m.Switch(tail):
+                    for k, slot in enumerate(slots):
+                        with m.Case(k):
+                            m.d.sync += [slot.word.eq(program.read_data), slot.pc.eq(fetch_pc),
+                                         slot.begins.eq(1)]
+                m.next = "READ"
+                with m.Switch(program.read_data[:8]):
+                    with m.Case(*(isa.FORMATS[name][0] for name in of(isa.Queue.CONTROL))):
+                        m.next = "HOLD"
+            with m.State("HOLD"):
+                with m.If(resume | idle):
+                    m.next = "READ"
+
+        code = Signal(8)
 
         @contextlib.contextmanager
         def state(name):
@@ -210,25 +292,19 @@ class Dispatch(wiring.Component):
                 with m.If(self.stop):
                     m.next = "IDLE"
 
-        with m.FSM():
+        with m.FSM(name="go"):
             with m.State("IDLE"):
+                m.d.comb += idle.eq(1)
+                m.d.sync += [head.eq(0), tail.eq(0), count.eq(0)]
                 with m.If(self.start):
-                    m.d.sync += [pc.eq(self.entry), sequence.eq(0)]
-                    m.next = "FETCH"
+                    m.d.sync += [fetch_pc.eq(self.entry), sequence.eq(0)]
+                    m.next = "LOOK"
                 with m.If(self.look):
-                    m.d.comb += [program.read_addr.eq(self.look_pc), program.read_en.eq(1)]
                     m.d.sync += outside.eq(self.look_pc >= self.instructions)
-            with state("FETCH"):
-                m.d.comb += program.read_en.eq(1)
-                m.next = "TAKE"
-            with state("TAKE"):
-                m.d.sync += word.eq(program.read_data)
-                m.next = "START"
-            with state("START"):
-                # The next word is read meanwhile.
-                m.d.comb += [operands.start.eq(1), program.read_en.eq(1),
-                             program.read_addr.eq(pc + 1)]
-                m.next = "JUDGE"
+            with state("LOOK"):
+                # `order` sees the word in this cycle and answers in the next.
+                with m.If(looking):
+                    m.next = "JUDGE"
             with state("JUDGE"):
                 with m.If(operands.valid):
                     m.d.sync += code.eq(operands.error)
@@ -245,12 +321,13 @@ class Dispatch(wiring.Component):
                 m.d.comb += [self.fenced.eq(~written), self.crowded.eq(written & ~ready)]
                 with m.If(ready):
                     m.d.comb += [go.eq(1), order.apply.eq(1)]
-                    m.d.sync += [sequence.eq(sequence + 1), pc.eq(pc + 1),
-                                 word.eq(program.read_data)]
-                    m.next = "START"
+                    m.d.sync += sequence.eq(sequence + 1)
                     with m.If(order.full):
-                        m.d.sync += [code.eq(Error.COUNTER_OVERFLOW), pc.eq(pc)]
+                        m.d.sync += code.eq(Error.COUNTER_OVERFLOW)
                         m.next = "DRAIN"
+                    with m.Else():
+                        m.d.comb += pop.eq(1)
+                        m.next = "LOOK"
             with state("WAIT"):
                 m.d.comb += self.request.eq(1)
                 with m.If(self.grant):
@@ -259,13 +336,15 @@ class Dispatch(wiring.Component):
                         m.next = "DRAIN"
             with state("CARRY OUT"):
                 m.d.comb += [order.apply.eq(1), self.done.valid.eq(1)]
-                m.d.sync += [sequence.eq(sequence + 1), pc.eq(pc + 1)]
+                m.d.sync += [sequence.eq(sequence + 1), fetch_pc.eq(pc + 1)]
                 self._carry_out(m, word, operands, registers, write_register, tokens.read_data,
-                                following, is_given)
-                m.next = "FETCH"
+                                following, is_given, fetch_pc)
                 with m.If(order.full):
-                    m.d.sync += [code.eq(Error.COUNTER_OVERFLOW), pc.eq(pc)]
+                    m.d.sync += code.eq(Error.COUNTER_OVERFLOW)
                     m.next = "DRAIN"
+                with m.Else():
+                    m.d.comb += [pop.eq(1), resume.eq(1)]
+                    m.next = "LOOK"
             with state("DRAIN"):
                 with m.If(self.drained):
                     final = Mux((code == Error.NONE) & order.full, Error.COUNTER_OVERFLOW, code)
@@ -276,21 +355,24 @@ class Dispatch(wiring.Component):
         m.d.comb += self.done.signal.eq(header.signal)
         return m
 
-    def _carry_out(self, m, word, operands, registers, write_register, given, following, is_given):
+    def _carry_out(self, m, word, operands, registers, write_register, given, following, is_given,
+                   pc):
         """What the control instructions do, besides going to the next one."""
-        addi, shri, loop, goes = (
-            layouts.view(name, word) for name in ("ADDI", "SHRI", "LOOP", "NEXT"))
+        addi, shri, takes, loop, goes = (
+            layouts.view(name, word) for name in ("ADDI", "SHRI", "GIVEN", "LOOP", "NEXT"))
         less, left = Signal(32), Signal(32)
         m.d.comb += [less.eq(operands.value - 1), left.eq(registers[Register.LEFT] - 1)]
         with m.If(operands.is_kind("ADDI")):
             write_register(addi.rd, operands.value + addi.imm)
         with m.If(operands.is_kind("SHRI")):
             write_register(shri.rd, operands.value >> shri.imm)
+        with m.If(operands.is_kind("GIVEN")):
+            write_register(takes.rd, given)
         with m.If(operands.is_kind("LOOP")):
             write_register(loop.rd, less)
             # Register ZERO is always zero.
             with m.If((less != 0) & (loop.rd != 0)):
-                m.d.sync += self.pc.eq(loop.target)
+                m.d.sync += pc.eq(loop.target)
         with m.If(operands.is_kind("NEXT")):
             for register in (Register.POS, Register.LEN):
                 m.d.sync += registers[register].eq(registers[register] + 1)
@@ -301,4 +383,4 @@ class Dispatch(wiring.Component):
                 registers[Register.STEP].eq(following), registers[Register.LEFT].eq(left),
                 registers[Register.TOKEN].eq(Mux(is_given, given, self.sampled))]
             with m.If((left != 0) & ~stops):
-                m.d.sync += self.pc.eq(goes.target)
+                m.d.sync += pc.eq(goes.target)

@@ -9,7 +9,7 @@ from ..common import Queue
 
 #: Instructions of one reporter between dispatch and report: those in its queue and those in the
 #: unit.
-DEPTH = 32
+DEPTH = 128
 
 ISSUE = data.StructLayout({"pc": 16, "sequence": 16, "writes": 1})
 

@@ -12,7 +12,7 @@ from .dispatch import QUEUES, Reporter
 from .flight import ISSUE, Flight
 
 #: Instructions that wait in each queue.
-DEPTH = 16
+DEPTH = 64
 
 
 class Queues(wiring.Component):
