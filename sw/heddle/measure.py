@@ -69,7 +69,8 @@ class Bench:
         return spec
 
     def run(self, progress: Callable[[int, int], None] = _nothing,
-            say: Callable[[str], None] = _nothing) -> dict[str, Any]:
+            say: Callable[[str], None] = _nothing,
+            watch: Callable[[Runtime], None] = _nothing) -> dict[str, Any]:
         """Run it on the card and on the functional one, compare, and return figures for JSON.
 
         Parameters
@@ -78,6 +79,8 @@ class Bench:
             Called with (parts loaded, parts).
         say : callable
             Is told in a few words what takes long.
+        watch : callable
+            Is given the runtime of the card that is measured, before it does anything.
 
         Raises
         ------
@@ -101,6 +104,7 @@ class Bench:
                 meters.append(Meter(_open(name, how)))
                 stack.callback(meters[-1].close)
             runtimes = [Runtime(meter, layout) for meter in meters]
+            watch(runtimes[0])
             source = RandomSource(self.shape, self.seed, pruning)
             for block in Images(layout, source).blocks(progress):
                 for runtime in runtimes:

@@ -83,6 +83,10 @@ class Runtime:
                                            store_logits=store_logits).program()
         return self._programs[key]
 
+    def notes(self) -> dict[int, str]:
+        """By number, what instructions of the program that the card holds begin."""
+        return dict(self._loaded.notes) if self._loaded is not None else {}
+
     def run(self, tokens: Sequence[int], position: int, steps: int, *, stops: Sequence[int] = (),
             silent: int = 0, candidates: int = 0, store_logits: bool = False,
             probe: bool = False) -> list[Result]:

@@ -46,8 +46,8 @@ def resolve(name: str, fields: Values, registers: Sequence[int]) -> Values:
 
 
 def trace(program: Sequence[Plain], registers: dict[int, int], *,
-          given: Sequence[int] = (), limit: int = 1_000_000) -> Iterator[Step]:
-    """Run the control flow of ``program`` from its first instruction to HALT.
+          given: Sequence[int] = (), start: int = 0, limit: int = 1_000_000) -> Iterator[Step]:
+    """Run the control flow of ``program`` from instruction ``start`` to HALT.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def trace(program: Sequence[Plain], registers: dict[int, int], *,
     No token is ever a stop token.  TOKEN keeps its value where none is given.
     """
     regs = [registers.get(number, 0) for number in range(16)]
-    pc = 0
+    pc = start
     for _ in range(limit):
         if pc >= len(program):
             raise RuntimeError(f"the program must end with HALT, not run past {pc}")

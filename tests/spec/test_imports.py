@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "cardsim.benches": {"cardsim", "cardsim.rtl", "rtl_gen.spec", "numpy", "cocotb",
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
-    "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich"},
+    "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
+               "matplotlib"},
 }
 
 #: Folders beside the packages: data and scripts, which nothing imports.

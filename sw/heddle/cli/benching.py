@@ -13,6 +13,7 @@ from ..bench import Workload
 from ..errors import UserError
 from ..measure import Bench
 from ..options import Options
+from ..shape import Shape
 from ..shapes import SHAPES, find_shape
 from . import common
 from .common import ERR, OUT, figure
@@ -29,6 +30,16 @@ def command_line(context: typer.Context) -> str:
         if value is not True:
             words.append(str(value))
     return shlex.join(words)
+
+
+def taken(shape: str, layers: int | None) -> Shape:
+    """A shape by its name, or its first layers."""
+    found = find_shape(shape)
+    if layers is None:
+        return found
+    if not 1 <= layers <= found.layers:
+        raise UserError(f"layers must be in 1..{found.layers} for {shape}, not {layers}")
+    return dataclasses.replace(found, layers=layers)
 
 
 def workload(context: int, prompt: int | None, new: int, batch: int, full: bool,
@@ -102,14 +113,9 @@ def bench(
 
     Example: heddle bench --cards rtl:tiny --shape 2:128:997 --pattern 2:4 --context 20
     """
-    model = find_shape(shape)
-    if layers is not None:
-        if not 1 <= layers <= model.layers:
-            raise UserError(f"layers must be in 1..{model.layers} for {shape}, not {layers}")
-        model = dataclasses.replace(model, layers=layers)
     given = {"clock_mhz": clock, "latency_ns": latency, "waves": waves and str(waves)}
     made = Bench(
-        cards=cards, shape=model, seed=seed,
+        cards=cards, shape=taken(shape, layers), seed=seed,
         options=Options(activation=activation, cache=cache, pattern=pattern),
         workload=workload(context, prompt, new, batch, full, layers),
         card_options={name: value for name, value in given.items() if value is not None})
