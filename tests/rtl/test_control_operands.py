@@ -27,6 +27,8 @@ def random_fields(config, name, rng):
         "src": config.scratch_words, "a": config.scratch_words, "b": config.scratch_words,
         "kv_base": config.kv_scales, "address": config.channel_beats, "head": config.heads,
         "slices": 64, "k": config.top_k, "target": 40}
+    if name == "SAMPLE":        # between columns; of LOAD and STORE it is beats
+        near["stride"] = config.scratch_words // 2
     small = {"rows": 40, "beats": 40, "words": 60, "stride": 300, "kv_heads": 20,
              "columns": config.tokens, "dst_stride": 60, "count": 60 * config.vector_lanes,
              "fn": 13, "pattern": len(PATTERNS), "token": config.tokens}
@@ -51,10 +53,12 @@ def random_fields(config, name, rng):
     if name == "SAMPLE" and rng.random() < 0.7:
         count = values["words"] * config.vector_lanes - rng.randrange(config.vector_lanes + 1)
         values["count"] = min(max(0, count), 0xFFFF)
+    if name == "GIVEN" and rng.random() < 0.5:
+        values |= {"rs": 0, "imm": rng.randrange(-1, 30)}
     return values
 
 
-def resolve(values, registers):
+def resolve(name, values, registers):
     """The values that the rules are about."""
     values = values | {"pos": registers[Register.POS]}
     for field in ("rows", "beats"):
@@ -64,6 +68,8 @@ def resolve(values, registers):
         values["address"] += registers[values["address_reg"]]
         values["address"] += registers[values.get("index_reg", 0)] * values.get("stride", 0)
         values["address"] %= 1 << 32
+    if name == "GIVEN":
+        values["number"] = (registers[values["rs"]] + values["imm"]) % (1 << 32)
     return values
 
 
@@ -102,7 +108,7 @@ def cases(config, rng):
                 kept = rng.sample(list(values), len(values) - rng.randrange(1, 5))
                 values |= {key: legal[0][key] for key in kept}
                 registers = rng.choice((registers, legal[1]))
-            broken = broken_rules(config, name, resolve(values, registers))
+            broken = broken_rules(config, name, resolve(name, values, registers))
             which = "several" if len(broken) > 1 else broken[0] if broken else None
             if not broken:
                 legal = values, registers
@@ -129,7 +135,7 @@ def random_registers(config, rng):
     return registers
 
 
-def expected(config, word, pc, instructions, registers, results, result_beats):
+def expected(config, word, pc, instructions, registers, results, result_beats, given):
     """Error, and the resolved operands of a legal instruction, from the contract."""
     try:
         name, values = isa.decode(word)
@@ -137,12 +143,12 @@ def expected(config, word, pc, instructions, registers, results, result_beats):
         return Error.ILLEGAL_OPCODE, None, {}
     if pc >= instructions:
         return Error.ILLEGAL_OPCODE, None, {}
-    values = resolve(values, registers)
-    error = rules.check(config, name, values, instructions)
+    values = resolve(name, values, registers)
+    error = rules.check(config, name, values, instructions, given)
     record = (results + registers[Register.STEP] * result_beats) % (1 << 32)
     if error == Error.NONE and name == "SAMPLE" and values["last"]:
         beats = -(-4 * (len(RESULT) + 2 * values["k"]) // config.beat_bytes)
-        if record + beats > config.channel_beats:
+        if record + beats * values["columns"] > config.channel_beats:
             error = Error.ADDRESS_RANGE
         values["record"] = record
     if name == "MATMUL" and error == Error.NONE:
@@ -170,15 +176,16 @@ def test_verdict_and_operands_are_those_of_the_contract(config):
         for word, registers in cases(config, rng):
             instructions = rng.randrange(20, 60)
             pc = rng.randrange(instructions) if rng.random() < 0.95 else instructions
-            results = rng.randrange(config.channel_beats)
+            given = rng.choice((0, rng.randrange(30), config.context))
+            results = config.channel_beats - rng.randrange(rng.choice((1, 1 << 8, 1 << 18))) - 1
             result_beats = rng.choice((0, 3, rng.randrange(1 << 10), rng.randrange(1 << 32)))
             error, name, values = expected(
-                config, word, pc, instructions, registers, results, result_beats)
+                config, word, pc, instructions, registers, results, result_beats, given)
             seen[name, error] += 1
 
             for port, value in (("word", word), ("pc", pc), ("instructions", instructions),
                                 ("registers", registers), ("results", results),
-                                ("result_beats", result_beats), ("start", 1)):
+                                ("result_beats", result_beats), ("given", given), ("start", 1)):
                 ctx.set(getattr(dut, port), value)
             await ctx.tick()
             ctx.set(dut.start, 0)
@@ -192,13 +199,13 @@ def test_verdict_and_operands_are_those_of_the_contract(config):
             if error != Error.NONE:
                 continue
             assert ctx.get(dut.kind) == 1 << names.index(name), case
-            for port in ("rows", "beats", "address", "record"):
+            for port in ("rows", "beats", "address", "record", "number"):
                 if port in values:
                     assert ctx.get(getattr(dut, port)) == values[port], f"{port} of {case}"
             if "stream" in values:
                 job = ctx.get(dut.stream)
                 assert (job.address, job.aux, job.values, job.pattern) == values["stream"], case
-            if name in ("ADDI", "SHRI", "LOOP"):
+            if name in ("ADDI", "SHRI", "GIVEN", "LOOP"):
                 source = values["rd" if name == "LOOP" else "rs"]
                 assert ctx.get(dut.value) == registers[source], case
 
@@ -206,7 +213,7 @@ def test_verdict_and_operands_are_those_of_the_contract(config):
     # The stimulus reaches every kind of verdict.
     for name in isa.FORMATS:
         assert seen[name, Error.NONE] >= 3, f"no legal {name}: {seen}"
-    for name in rules.RULES:
+    for name in (*rules.RULES, "LOOP", "NEXT", "GIVEN"):
         assert seen[name, Error.ILLEGAL_OPERAND] >= 3, f"no refused {name}: {seen}"
     for name in ("MATMUL", "LOAD", "STORE", "SAMPLE"):
         assert seen[name, Error.ADDRESS_RANGE] >= 1, f"no {name} out of range: {seen}"

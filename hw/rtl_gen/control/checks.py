@@ -27,7 +27,7 @@ class Resolved:
     #: 32-bit words of a row's constants, and of all rows.
     aux: Value
     aux_words: Value
-    #: ``dst_stride`` times (columns - 1).
+    #: ``dst_stride``, of SAMPLE ``stride``, times (columns - 1).
     dst_offset: Value
     #: LOAD: rows · words; STORE: words of the scales up to the end of the row.
     words: Value
@@ -102,7 +102,8 @@ def cache(c: CardConfig, v, r: Resolved) -> list[Value]:
 def sample(c: CardConfig, v, r: Resolved) -> list[Value]:
     lanes = _log2(c.vector_lanes)
     return [
-        v.words == 0, v.a + v.words > c.scratch_words, v.k > c.top_k,
+        v.words == 0, v.a + r.dst_offset + v.words > c.scratch_words, v.k > c.top_k,
+        v.columns == 0, v.columns > c.tokens,
         v.count > v.words << lanes, v.count + c.vector_lanes <= v.words << lanes]
 
 

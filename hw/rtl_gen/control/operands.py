@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resolves the operands of one instruction and judges it by the rules."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,8 +43,8 @@ class Operands(wiring.Component):
     word : ``In(256)``, pc : ``In(32)``, instructions : ``In(17)``
         What the program memory holds at ``pc``, and how many instructions there are.
     registers : ``In(ArrayLayout(32, 16))``
-    results, result_beats : ``In(32)``
-        First beat of the result records, and beats of each.
+    results, result_beats, given : ``In(32)``
+        First beat of the result records, and beats of each step's; number of given tokens.
     valid : ``Out(1)``
         The verdict holds, from at most ``LATENCY`` cycles after ``start`` until the next.
     error : ``Out(8)``
@@ -53,6 +53,8 @@ class Operands(wiring.Component):
         Which instruction it is, one bit each in the order of ``isa.FORMATS``.
     value : ``Out(32)``
         Register ``rs`` of ADDI and SHRI, ``rd`` of LOOP.
+    number : ``Out(32)``
+        Which of the given tokens a GIVEN takes.
     rows, beats, address : ``Out``
         With registers applied.
     stream : ``Out(layouts.stream_job)``
@@ -68,8 +70,9 @@ class Operands(wiring.Component):
         super().__init__({
             "start": In(1), "word": In(isa.WORD_BITS), "pc": In(32), "instructions": In(17),
             "registers": In(data.ArrayLayout(unsigned(32), 16)),
-            "results": In(32), "result_beats": In(32),
+            "results": In(32), "result_beats": In(32), "given": In(32),
             "valid": Out(1), "error": Out(8), "kind": Out(len(isa.FORMATS)), "value": Out(32),
+            "number": Out(32),
             "rows": Out(12), "beats": Out(10), "address": Out(32),
             "stream": Out(layouts.stream_job(config)), "record": Out(32)})
 
@@ -107,7 +110,7 @@ class Operands(wiring.Component):
         index_reg = _shared(self.word, "index_reg", "LOAD", "STORE")
         stride = _shared(self.word, "stride", "LOAD", "STORE")
         source = Mux(self.word[:8] == isa.FORMATS["LOOP"][0], views["LOOP"].rd,
-                     _shared(self.word, "rs", "ADDI", "SHRI"))
+                     _shared(self.word, "rs", "ADDI", "SHRI", "GIVEN"))
 
         # What the pattern stands for: log2 of its ratio, and metadata units.
         unknown, ratio, units = Signal(), Signal(3), Signal(4)
@@ -122,12 +125,13 @@ class Operands(wiring.Component):
 
         rows, beats, index = Signal(32), Signal(32), Signal(32)
         aux, aux_words, aux_beats = Signal(2), Signal(14), Signal(14)
-        dst_offset, columns_less = Signal(18), Signal(3)
+        dst_offset, columns_less, column_stride = Signal(18), Signal(3), Signal(16)
         per_row = Signal(16)        # beats of a row of LOAD or STORE
         row = Signal(12)            # of the scales: of the position that STORE or CACHE names
         words = Signal(16)
         m.d.comb += [
-            columns_less.eq(matmul.columns - 1),
+            columns_less.eq(Mux(is_sample, sample.columns, matmul.columns) - 1),
+            column_stride.eq(Mux(is_sample, sample.stride, matmul.dst_stride)),
             words.eq(Mux(is_load, load.words, store.words)),
             per_row.eq((words + (config.beat_bytes // 4 - 1)) >> beat - 2),
             row.eq((pos[:12] + Mux(is_cache, cache.token, 0)) >> channels),
@@ -160,26 +164,30 @@ class Operands(wiring.Component):
                 m.d.comb += place.eq(rows_reg)
                 with m.If(foreign | beyond):
                     m.d.sync += [self.error.eq(Error.ILLEGAL_OPCODE), self.valid.eq(1), phase.eq(0)]
-                with m.Elif(self.is_kind(*_CONTROL)):
+                with m.Elif(self.is_kind(*_CONTROL) & ~self.is_kind("GIVEN")):
                     target = Mux(self.is_kind("LOOP"), views["LOOP"].target, views["NEXT"].target)
                     m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Mux(
                         self.is_kind("LOOP", "NEXT") & (target >= self.instructions),
                         Error.ILLEGAL_OPERAND, Error.NONE))]
-                with m.Elif(~self.is_kind(*_LONG)):
+                with m.Elif(~self.is_kind(*_LONG, "GIVEN")):
                     m.d.sync += phase.eq(10)
             with m.Case(2):
                 with m.If(is_matmul | is_load):
                     m.d.sync += rows.eq(Mux(
                         rows_reg == 0, Mux(is_matmul, matmul.rows, load.rows), register))
                 m.d.comb += place.eq(matmul.beats_reg)
+                m.d.sync += self.number.eq(self.value + views["GIVEN"].imm)
             with m.Case(3):
                 with m.If(is_matmul):
                     m.d.sync += [
                         beats.eq(Mux(matmul.beats_reg == 0, matmul.beats, register)),
                         aux.eq((matmul.scale == 1) + matmul.norm.any() + matmul.bias)]
-                m.d.sync += dst_offset.eq(Mux(columns_less[0], matmul.dst_stride, 0)
-                                          + Mux(columns_less[1], matmul.dst_stride << 1, 0))
+                m.d.sync += dst_offset.eq(Mux(columns_less[0], column_stride, 0)
+                                          + Mux(columns_less[1], column_stride << 1, 0))
                 m.d.comb += place.eq(index_reg)
+                with m.If(self.is_kind("GIVEN")):
+                    m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Mux(
+                        self.number >= self.given, Error.ILLEGAL_OPERAND, Error.NONE))]
             with m.Case(4):
                 m.d.sync += [
                     index.eq(register), x.eq(rows[:12]), y.eq(words),
@@ -234,6 +242,10 @@ class Operands(wiring.Component):
                     m.d.sync += start.eq((start + (product << 16))[:32])
                 with m.If(is_matmul):
                     m.d.sync += span.eq(span + meta)
+                with m.If(is_sample):       # a record for each column
+                    m.d.sync += span.eq(sum(
+                        (Mux(bit, span[:8] << k, 0) for k, bit in enumerate(sample.columns)),
+                        Const(0, 1)))
             with m.Case(10):
                 m.d.sync += [
                     flags.eq(Cat(checks.broken(config, name, views[name], resolved)

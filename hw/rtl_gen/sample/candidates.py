@@ -38,6 +38,8 @@ class Candidates(wiring.Component):
         The entry at ``index``, in the same cycle; stable while ``i`` is idle.
     """
 
+    leaf_name = "candidates"
+
     def __init__(self, *, lanes: int, depth: int):
         self.lanes, self.depth = lanes, depth
         super().__init__({

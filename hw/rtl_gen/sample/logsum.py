@@ -39,6 +39,8 @@ class LogSumExp(wiring.Component):
         For a cycle: the maximum or the sum became infinite or NaN.
     """
 
+    leaf_name = "log_sum_exp"
+
     def __init__(self, *, lanes: int, width: int):
         if width < 2 or lanes % width:
             raise ValueError(f"width must be at least 2 and divide {lanes}, not {width!r}")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sampler: rows of logits in blocks, result records out."""
+"""The sampler: rows of logits in blocks, for one column or several, result records out."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import cocotb
@@ -54,28 +55,41 @@ class Rows:
         self.state = State(card)
         self.state.wild = True
 
-    def add(self, logits: Floats) -> None:
-        """One more row, in blocks of random size."""
+    def add(self, kinds: Sequence[str]) -> None:
+        """One more row in as many columns as there are ``kinds``, in blocks of random size."""
         rng, lanes, reference = self.rng, self.card.vector_lanes, Sampler(self.state)
+        columns = [row(rng, lanes, kind) for kind in kinds]
+        # All columns have logits for the same tokens.
+        shortest = min(map(len, columns))
+        logits = np.stack([column[:shortest] for column in columns])
+        total = logits.shape[1]
         base, step, position = rng.randrange(1 << 19), rng.getrandbits(32), rng.randrange(2048)
-        target = rng.choice([None, base + rng.randrange(len(logits)), 1 << 20])
+        target = rng.choice([None, base + rng.randrange(total), 1 << 20])
         k = rng.choice([0, 1, self.card.top_k, rng.randrange(self.card.top_k + 1)])
         at = 0
-        while at < len(logits):
-            size = min(len(logits) - at, lanes * rng.randrange(1, 5))
+        while at < total:
+            size = min(total - at, lanes * rng.randrange(1, 5))
             words, signal = -(-size // lanes), rng.getrandbits(16)
-            block = self.memory[self._free:self._free + words]
-            block.ravel()[:size] = logits[at:at + size]
+            stride = words + rng.randrange(3)
+            blocks = [self.memory[first:first + words] for first in range(
+                self._free, self._free + stride * len(logits), stride)]
+            for block, part in zip(blocks, logits[:, at:at + size], strict=True):
+                block.ravel()[:size] = part
             self.jobs.append(job(
                 isa.encode("SAMPLE", a=self._free, words=words, count=size, token=base + at,
-                           first=at == 0, last=at + size == len(logits), k=k, signal=signal),
+                           first=at == 0, last=at + size == total, k=k, columns=len(logits),
+                           stride=stride, signal=signal),
                 step=step, pos=position, target=target or 0, target_valid=target is not None))
             self.signals.append(signal)
-            reference.take(block, size, base + at, target)
-            self._free += words + 1
+            reference.take(blocks, size, base + at, target)
+            self._free += stride * len(logits) + 1
             at += size
-        record = reference.finish(k, step, position)
-        self.records += [(int(word), int(n == len(record) - 1)) for n, word in enumerate(record)]
+        records = reference.finish(len(logits), k, step, position)
+        beat = self.card.beat_bytes // 4
+        sent = [word for record in records for word in (*record, *[0] * (-len(record) % beat))]
+        # Only the last column's record ends without zeros: the packer adds them.
+        del sent[len(sent) - -len(records[-1]) % beat:]
+        self.records += [(int(word), int(n == len(sent) - 1)) for n, word in enumerate(sent)]
         self.sampled.append(reference.token)
 
 
@@ -91,7 +105,9 @@ async def records_equal_the_reference(dut: Any, stall: float, hold: float) -> No
         seed = f"sampler {kinds} {stall} {hold}"
         rows = Rows(card, random.Random(seed), memory)
         for kind in kinds * 3:
-            rows.add(row(rows.rng, card.vector_lanes, kind))
+            rows.add([kind])
+        for columns in range(2, card.tokens + 1):
+            rows.add(rows.rng.choices(kinds, k=columns))
         got = await exchange(dut, {"s_axis_job": rows.jobs}, {"m_axis_record": len(rows.records)},
                              stall, seed, hold=hold)
         await cocotb.triggers.ClockCycles(dut.aclk, 2)

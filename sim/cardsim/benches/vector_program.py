@@ -122,4 +122,4 @@ class Mixture:
                 "b": rng.randrange(16), "imm": anything(rng)}
 
     def _sample(self) -> dict[str, int]:
-        return {"words": 1, "count": 1}
+        return {"words": 1, "count": 1, "columns": 1}
