@@ -58,6 +58,8 @@ def rtl(
     settings: Annotated[list[str] | None, typer.Option(
         "--set", metavar="NAME=VALUE",
         help="Change a parameter; may be given several times.")] = None,
+    dsp48: Annotated[bool, typer.Option(
+        "--dsp48", help="Multipliers as DSP48E2 of UltraScale+, two products in each.")] = False,
     show: Annotated[bool, typer.Option(
         "--list", help="List the units and their parameters.")] = False,
     json_file: Annotated[pathlib.Path | None, typer.Option(
@@ -87,7 +89,7 @@ def rtl(
         with console.status(f"generating {what}"):
             chosen = units.parse_settings(settings or [])
             top, component = make(unit, config, chosen)
-            texts = emit.convert(component, top, clocked=True)
+            texts = emit.convert(component, top, clocked=True, dsp48=dsp48)
         paths = write(texts, output, units.describe(unit, config, chosen))
         paths.append(output / f"{top}.veo")
         paths[-1].write_text(pins.template(component, top))

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``heddle rtl`` refuses what cannot be built: one sentence that names it, and exit status 2."""
 
+import re
+
 import pytest
 
 from rtl_gen import cli, units
+from rtl_gen.spec.config import TINY
 
 #: Settings that no unit may accept, with a part of what is said.
 WRONG = {
@@ -50,3 +53,13 @@ def test_an_unknown_configuration_is_refused(arguments, sentence, tmp_path, caps
         cli.main([*arguments, "-o", str(tmp_path)])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"heddle rtl: {sentence}\n"
+
+
+def test_multipliers_become_dsp48_when_asked(tmp_path):
+    """Two products in each, and none otherwise."""
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    cli.app(["--unit", "engine", "-o", str(plain)], standalone_mode=False)
+    cli.app(["--unit", "engine", "--dsp48", "-o", str(packed)], standalone_mode=False)
+    number = {folder: len(re.findall(r"^  DSP48E2 ", (folder / "heddle_lane.v").read_text(), re.M))
+              for folder in (plain, packed)}
+    assert number == {plain: 0, packed: TINY.beat_bytes * TINY.tokens // 2}
