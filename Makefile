@@ -13,7 +13,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-train demo test coverage lint docs clean
+.PHONY: help setup setup-train demo test coverage lint docs resources clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ lint: .venv/.setup  ## Check style and types.
 docs: .venv/.setup-docs  ## Build the documentation as HTML in build/docs.
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
+
+resources: .venv/.setup  ## Synthesise the u280 card with Yosys and write docs/resources.md; takes 15 minutes, again seconds.
+	@echo "Synthesising the u280 card takes a quarter of an hour; what has not changed is kept in build/netlists."
+	$(BIN)/python sw/tools/resources.py
 
 clean:  ## Remove what was built; .venv stays.
 	rm -rf build
