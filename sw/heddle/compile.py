@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program of a decode step: one token in, one token out, for any context length.
+"""The program of a pass: some tokens of one sequence in, one token out, for any context length.
 
-The step has three sections: the embedding and the first norm; one layer, which a loop repeats; the
+A decode step is a pass of one token; a prompt is read by passes of several.  A pass has three
+sections: the embedding and the first norm; one layer, which a loop repeats; the
 LM head, or a short end instead of it where nobody wants the logits.  A layer ends with the norm of
 the layer after it (after the last layer: the norm before the LM head), so that a product and the
 norm that feeds it lie on two sides of the loop's jump alike for every layer.
@@ -28,7 +29,7 @@ from .tiling import Matrix, Piece, Slice
 #: Registers of the program: layers left, beats of the weights and of the cache before this layer's,
 #: lane rows and blocks of LEN positions, lane rows of POS positions, lane row of POS.
 LAYERS, WEIGHTS, CACHE, ROWS, BLOCKS, OLD_ROWS, ROW = range(7, 14)
-#: Set by the command: steps to the first that computes logits, that one included.
+#: Set by the command: passes to the first that computes logits, that one included.
 SILENT = 14
 
 #: Head h's scores follow its queries, keys and values by so many heads; values follow one later.
@@ -67,11 +68,14 @@ def fp32(value: float) -> int:
 
 
 class Compiler:
-    """Writes the decode program of one layout.
+    """Writes the program of one layout's passes.
 
     Parameters
     ----------
     layout : Layout
+    tokens : int
+        Tokens of a pass; logits are those of the last one.  With several, the command must give
+        all tokens that its passes take.
     candidates : int
         Best tokens, with their logits, that every result record holds.
     store_logits : bool
@@ -80,18 +84,24 @@ class Compiler:
         Write x after attention and after the MLP of every layer to memory, and the logits.
     """
 
-    def __init__(self, layout: Layout, *, candidates: int = 0, store_logits: bool = False,
-                 probe: bool = False) -> None:
-        self.layout, self._candidates = layout, candidates
+    def __init__(self, layout: Layout, *, tokens: int = 1, candidates: int = 0,
+                 store_logits: bool = False, probe: bool = False) -> None:
+        self.layout, self._tokens, self._candidates = layout, tokens, candidates
         self._store, self._probes = store_logits or probe, probe
         self._b = Builder(layout.config)
         self._bases = BASES[layout.options.digits]
-        self._columns: Values = {"digits": layout.options.digits, "two_beat": layout.two_beat}
-        self._attention: Values = {**self._columns, "two_beat": layout.attention_two_beat}
+        self._columns: Values = {"digits": layout.options.digits,
+                                 "two_beat": layout.two_beat(tokens)}
+        self._attention: Values = {**self._columns,
+                                   "two_beat": layout.attention_two_beat(tokens)}
+        shape = layout.shape
+        #: Words of a token's x, of its queries, keys and values, and of its hidden vector.
+        self._x, self._qkv, self._hidden = (
+            self._words(count) for count in (shape.width, 3 * shape.width, shape.inner))
 
     def program(self) -> Program:
         """The program, ordered."""
-        self._b.note("decode step")
+        self._b.note("decode step" if self._tokens == 1 else f"pass of {self._tokens} tokens")
         start = self._b.section()
         self._embed()
         self._b.note("layer")
@@ -104,41 +114,56 @@ class Compiler:
         self._b.section()
         # All later steps compute logits as well.
         self._b.emit("ADDI", rd=SILENT, rs=Register.ZERO, imm=1)
+        self._advance()
         self._head()
         self._b.emit("NEXT", target=start)
         self._b.emit("HALT")
         self._b.note("end of a step without logits")
         self._b.patch(choice, target=self._b.section())
+        self._advance()
         self._silence()
         self._b.emit("NEXT", target=start)
         self._b.emit("HALT")
-        # A position of the last lane row reaches all that others reach; one that is not the first
-        # of its row finds scales of that row in memory too.
-        position = (self.layout.rows - 1) * self.layout.config.channels + 1
-        return self._b.finish({Register.POS: position, Register.LEN: position + 1,
-                               Register.LEFT: 2, SILENT: 2})
+        # Two passes that end in the last lane row reach all that others reach.  Their tokens may
+        # lie in one row or in two; a position that is not the first of its row finds scales of that
+        # row in memory too.
+        end = self.layout.rows * self.layout.config.channels - 2 * self._tokens
+        starts = [max(0, end - shift) for shift in range(1, self._tokens + 1)]
+        return self._b.finish(*({
+            Register.POS: position, Register.LEN: position + 1, Register.LEFT: 2, SILENT: 2}
+            for position in starts), given=[0] * 2 * self._tokens)
+
+    def _advance(self) -> None:
+        """Go on to the last token of the pass."""
+        for register in (Register.STEP, Register.POS, Register.LEN) if self._tokens > 1 else ():
+            self._b.emit("ADDI", rd=register, rs=register, imm=self._tokens - 1)
 
     # ---- Sections ----
 
     def _embed(self) -> None:
         b, lay, mem = self._b, self.layout, self.layout.memory
         lanes, block = lay.config.channels, lay.config.beat_bytes
+        # The last token attends to LEN + tokens - 1 positions.
         for register, source, unit in ((ROWS, Register.LEN, lanes), (BLOCKS, Register.LEN, block),
-                                       (OLD_ROWS, Register.POS, lanes), (ROW, Register.POS, 1)):
-            b.emit("ADDI", rd=register, rs=source, imm=unit - 1)
-            b.emit("SHRI", rd=register, rs=register,
-                   imm=(lanes if unit == 1 else unit).bit_length() - 1)
+                                       (OLD_ROWS, Register.POS, lanes)):
+            more = self._tokens - 1 if source == Register.LEN else 0
+            b.emit("ADDI", rd=register, rs=source, imm=unit - 1 + more)
+            b.emit("SHRI", rd=register, rs=register, imm=unit.bit_length() - 1)
         b.emit("ADDI", rd=WEIGHTS, rs=Register.ZERO, imm=0)
         b.emit("ADDI", rd=CACHE, rs=Register.ZERO, imm=0)
         b.passes(LAYERS, lay.shape.layers)
-        # All of the step's reads of the cache come after this fence; the step before has ended.
-        self._load(lay.scratch.x, mem.embedding, index_reg=Register.TOKEN, stride=mem.vector,
-                   fence=1)
-        self._load(lay.scratch.position, mem.positions, index_reg=Register.POS, stride=mem.vector)
+        # All of the pass's reads of the cache come after this fence; the pass before has ended.
+        for token in range(self._tokens):
+            if self._tokens > 1:
+                b.emit("GIVEN", rd=Register.TOKEN, rs=Register.STEP, imm=token)
+            self._load(lay.scratch.x + token * self._x, mem.embedding, index_reg=Register.TOKEN,
+                       stride=mem.vector, fence=int(token == 0))
+        self._load(lay.scratch.position, mem.positions, index_reg=Register.POS, stride=mem.vector,
+                   rows=self._tokens)
         self._load(lay.scratch.gamma[0], mem.layers + mem.gamma[0])
         self._load_scales(mem.cache)
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
-               b=lay.scratch.position, words=self._words(lay.shape.width))
+               b=lay.scratch.position, words=self._tokens * self._x)
         for part in lay.vectors["x"]:
             self._quantise_norm(part, 0)
         self._norm(0)
@@ -157,11 +182,12 @@ class Compiler:
         up = lay.matrices["up"]
         hidden = list(lay.vectors["hidden"])
         for piece in up.pieces:
-            self._matmul("up", piece, lay.scratch.hidden, norm=2, gelu=lay.shape.gelu)
+            self._matmul("up", piece, lay.scratch.hidden, norm=2, gelu=lay.shape.gelu,
+                         dst_stride=self._hidden)
             if piece.last:
                 while hidden and hidden[0].stop <= (piece.row + piece.rows) * lay.config.channels:
-                    self._quantise(hidden.pop(0), lay.scratch.hidden, lay.planes.hidden,
-                                   self._bases.hidden)
+                    self._quantise(hidden.pop(0), lay.scratch.hidden, self._hidden,
+                                   lay.planes.hidden, self._bases.hidden)
         self._finish("down", iter(lay.matrices["down"].pieces), norm=0)
         self._norm(0)
         self._probe(1)
@@ -175,11 +201,12 @@ class Compiler:
         for piece in matrix.pieces:
             block = piece.row // size
             buffer = lay.scratch.logits[block % 2]
-            self._matmul("head", piece, buffer - block * size, norm=1)
+            self._matmul("head", piece, buffer - block * size, norm=1, dst_stride=size)
             first, end, last = block * size, piece.row + piece.rows, piece is matrix.pieces[-1]
             if not piece.last or (end % size and not last):
                 continue
             count = min(end * lanes, vocabulary) - first * lanes
+            buffer += (self._tokens - 1) * size
             self._b.emit("SAMPLE", None if block else "scales used", a=buffer, words=end - first,
                          count=count, token=first * lanes, first=int(not block), last=int(last),
                          k=self._candidates if last else 0, columns=1)
@@ -215,7 +242,7 @@ class Compiler:
         per_head = 3 * lay.config.head_words
         for turn in range(heads + _LAG + 1):
             while pieces and pieces[0].row < (turn + 1) * per_head:
-                self._matmul("qkv", pieces.pop(0), lay.scratch.qkv, norm=1)
+                self._matmul("qkv", pieces.pop(0), lay.scratch.qkv, norm=1, dst_stride=self._qkv)
             if turn < heads:
                 self._head_inputs(turn)
             if turn == 0:
@@ -228,30 +255,42 @@ class Compiler:
             # Chunks of the output projection whose heads were ready a turn ago.
             done = max(0, turn - _LAG - 1) * HEAD
             while waiting and self._stop(waiting[0]) <= done and turn >= heads:
-                self._matmul("out", waiting.pop(0), lay.scratch.x)
+                self._matmul("out", waiting.pop(0), lay.scratch.x, dst_stride=self._x)
                 next(out)
             if 0 <= turn - _LAG < heads:
                 self._scores(turn - _LAG)
             if 0 <= turn - _LAG - 1 < heads:
                 self._values(turn - _LAG - 1)
                 while mixed and mixed[0].stop <= (turn - _LAG) * HEAD:
-                    self._quantise(mixed.pop(0), lay.scratch.mixed, lay.planes.mixed,
+                    self._quantise(mixed.pop(0), lay.scratch.mixed, self._x, lay.planes.mixed,
                                    self._bases.mixed)
-        self._b.emit("STORE", source=1, address=lay.memory.cache + lay.memory.scales,
-                     address_reg=CACHE, index_reg=ROW, stride=lay.memory.scale_row,
-                     words=heads, src=0)
+        self._store_scales()
         return out
+
+    def _store_scales(self) -> None:
+        """Scales of the pass's positions, one after another."""
+        memory, rows = self.layout.memory, self.layout.config.channels.bit_length() - 1
+        for token in range(self._tokens):
+            if token:
+                self._b.emit("ADDI", rd=Register.POS, rs=Register.POS, imm=1)
+            self._b.emit("SHRI", rd=ROW, rs=Register.POS, imm=rows)
+            self._b.emit("STORE", source=1, address=memory.cache + memory.scales,
+                         address_reg=CACHE, index_reg=ROW, stride=memory.scale_row,
+                         words=self.layout.shape.heads, src=0)
+        if self._tokens > 1:
+            self._b.emit("ADDI", rd=Register.POS, rs=Register.POS, imm=1 - self._tokens)
 
     def _head_inputs(self, head: int) -> None:
         """Quantise a head's query, key and value."""
         lay, words = self.layout, self.layout.config.head_words
-        base = lay.scratch.qkv + 3 * words * head
-        self._b.emit("QUANT", a=base, words=words, act=self._query(head),
-                     exponent=self._bases.attention, **self._attention)
-        for kind in range(2):
-            self._b.emit("CACHE", "scales used" if head == kind == 0 else None,
-                         a=base + (1 + kind) * words, kind=kind, head=head, wide=lay.options.wide,
-                         kv_base=0, kv_heads=lay.shape.heads)
+        for token in range(self._tokens):
+            base = lay.scratch.qkv + token * self._qkv + 3 * words * head
+            self._b.emit("QUANT", a=base, words=words, act=self._query(head), token=token,
+                         exponent=self._bases.attention, **self._attention)
+            for kind in range(2):
+                self._b.emit("CACHE", None if head or kind or token else "scales used",
+                             a=base + (1 + kind) * words, kind=kind, head=head, token=token,
+                             wide=lay.options.wide, kv_base=0, kv_heads=lay.shape.heads)
 
     def _query(self, head: int) -> int:
         return self.layout.planes.queries + head * HEAD // self.layout.config.beat_bytes
@@ -269,13 +308,13 @@ class Compiler:
                      address_reg=CACHE, rows=lay.config.head_words, beats_reg=BLOCKS, k_outer=1,
                      merge=2, divide=1 + head % 2, act=lay.planes.probabilities[head % 2],
                      acc_row=lay.value_bank, dst=lay.scratch.mixed + head * lay.config.head_words,
-                     **self._cached(head))
+                     dst_stride=self._x, **self._cached(head))
 
     def _cached(self, head: int) -> Values:
         """Fields of products with K and with V."""
         return {"pattern": DENSE.code, "wide": self.layout.options.wide, "first": 1, "last": 1,
-                "columns": 1, "exponent": self._bases.attention, "head": head, "kv_base": 0,
-                "kv_heads": self.layout.shape.heads, **self._attention}
+                "columns": self._tokens, "exponent": self._bases.attention, "head": head,
+                "kv_base": 0, "kv_heads": self.layout.shape.heads, **self._attention}
 
     # ---- Parts ----
 
@@ -287,13 +326,13 @@ class Compiler:
             if piece.last and pending is not None:
                 pending()
                 pending = None
-            self._matmul(name, piece, self.layout.scratch.x, residual=1)
+            self._matmul(name, piece, self.layout.scratch.x, residual=1, dst_stride=self._x)
             while piece.last and parts \
                     and parts[0].stop <= (piece.row + piece.rows) * self.layout.config.channels:
                 self._quantise_norm(parts.pop(0), norm)
 
-    def _matmul(self, name: str, piece: Piece, dst: int, *, norm: int = 0, gelu: int = 0,
-                residual: int = 0) -> None:
+    def _matmul(self, name: str, piece: Piece, dst: int, *, dst_stride: int, norm: int = 0,
+                gelu: int = 0, residual: int = 0) -> None:
         """One piece of a weight matrix; ``dst`` is the word of its first row."""
         lay, mem, bases = self.layout, self.layout.memory, self._bases
         matrix = lay.matrices[name]
@@ -303,49 +342,57 @@ class Compiler:
                      "down": (lay.planes.hidden, bases.hidden)}.get(
                          name, (lay.planes.x, bases.norm))
         fields: Values = {"scale": 1, "norm": norm, "bias": int(matrix.bias), "gelu": gelu,
-                          "residual": residual, "dst": dst + piece.row} if piece.last else {}
+                          "residual": residual, "dst": dst + piece.row,
+                          "dst_stride": dst_stride} if piece.last else {}
         block = piece.beat * matrix.pattern.ratio
         role = self._role(matrix, piece) if name in ("qkv", "head") and not piece.row else None
         self._b.emit("MATMUL", role, address=start + piece.offset, address_reg=register,
                      rows=piece.rows, beats=piece.beats, pattern=matrix.pattern.code,
                      first=int(piece.first), last=int(piece.last),
                      acc_row=piece.row if piece.banked else 0, act=act + block, exponent=base,
-                     columns=1, **self._columns, **fields)
+                     columns=self._tokens, **self._columns, **fields)
 
-    def _quantise(self, part: Slice, source: int, act: int, base: int, **fields: int) -> None:
+    def _quantise(self, part: Slice, source: int, stride: int, act: int, base: int) -> None:
+        """One slice of every token's vector; ``stride`` is the words of such a vector."""
         lay = self.layout
-        self._b.emit("QUANT", a=source + part.start // lay.config.vector_lanes,
-                     words=self._words(part.count), act=act + part.start // lay.config.beat_bytes,
-                     exponent=base, **self._columns, **fields)
+        for token in range(self._tokens):
+            self._b.emit("QUANT", a=source + token * stride + part.start // lay.config.vector_lanes,
+                         words=self._words(part.count), token=token,
+                         act=act + part.start // lay.config.beat_bytes, exponent=base,
+                         **self._columns)
 
     def _quantise_norm(self, part: Slice, which: int) -> None:
         """One slice of gamma · x, with its statistics."""
         lay = self.layout
         number, word = lay.vectors["x"].index(part), part.start // lay.config.vector_lanes
-        self._b.emit("QUANT", None if which else f"slice {number}", a=lay.scratch.x + word,
-                     words=self._words(part.count), gamma=1, b=lay.scratch.gamma[which] + word,
-                     act=lay.planes.x + part.start // lay.config.beat_bytes,
-                     exponent=self._bases.norm, stats=1, slice=number, inv=fp32(1 / part.count),
-                     count=fp32(part.count), **self._columns)
+        for token in range(self._tokens):
+            # Whoever waits for a slice waits for its last token.
+            role = None if which or token < self._tokens - 1 else f"slice {number}"
+            self._b.emit("QUANT", role, a=lay.scratch.x + token * self._x + word,
+                         words=self._words(part.count), gamma=1, b=lay.scratch.gamma[which] + word,
+                         act=lay.planes.x + part.start // lay.config.beat_bytes, token=token,
+                         exponent=self._bases.norm, stats=1, slice=number, inv=fp32(1 / part.count),
+                         count=fp32(part.count), **self._columns)
 
     def _norm(self, which: int) -> None:
         shape = self.layout.shape
-        self._b.emit("NORM", None if which else "norm", slices=len(self.layout.vectors["x"]),
-                     set=which, inv=fp32(1 / shape.width), eps=fp32(shape.epsilon))
+        for token in range(self._tokens):
+            role = None if which or token < self._tokens - 1 else "norm"
+            self._b.emit("NORM", role, slices=len(self.layout.vectors["x"]), set=which,
+                         token=token, inv=fp32(1 / shape.width), eps=fp32(shape.epsilon))
 
     def _probe(self, which: int) -> None:
-        """Keep x for somebody to look at, by the layers that are left."""
+        """Keep x of the last token for somebody to look at, by the layers that are left."""
         if not self._probes:
             return
         memory = self.layout.memory
         self._b.emit("STORE", address=memory.probes + which * memory.vector, index_reg=LAYERS,
-                     stride=2 * memory.vector, src=self.layout.scratch.x,
-                     words=self._words(self.layout.shape.width))
+                     stride=2 * memory.vector,
+                     src=self.layout.scratch.x + (self._tokens - 1) * self._x, words=self._x)
 
     def _load(self, dst: int, address: int, **fields: int) -> None:
-        """Load one vector of the model's width."""
-        self._b.emit("LOAD", address=address, rows=1, words=self._words(self.layout.shape.width),
-                     dst=dst, **fields)
+        """Load one vector of the model's width, or several that lie one after another."""
+        self._b.emit("LOAD", address=address, words=self._x, dst=dst, **{"rows": 1, **fields})
 
     def _load_scales(self, cache: int) -> None:
         """Load the scales of all earlier positions of a layer; ``cache`` is its part, less

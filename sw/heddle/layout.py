@@ -16,8 +16,8 @@ from .prune import pattern_of
 from .shape import Shape
 from .tiling import Matrix, Slice, chunk_ends, coverage, slices, tile
 
-#: Lane rows of one block of logits.
-LOGIT_ROWS = 128
+#: Lane rows of one block of logits: the fewer, the sooner is the last one looked through.
+LOGIT_ROWS = 32
 #: Inputs of one product for which its accumulator cannot overflow.
 _LONGEST = 8192
 
@@ -44,7 +44,7 @@ class Space:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scratch:
-    """First scratchpad words."""
+    """First scratchpad words; tokens of a pass lie one after another."""
 
     x: int
     position: int
@@ -123,8 +123,9 @@ class Layout:
         Slices of ``x``, ``mixed`` and ``hidden``.
     scratch, planes, memory
         Addresses.
-    two_beat : int
-        Field of instructions on weights; ``attention_two_beat`` of those on K and V.
+    tokens : int
+        Most tokens that one pass can take: what the columns hold, less where they do not fit the
+        card.
     """
 
     def __init__(self, config: CardConfig, shape: Shape, options: Options,
@@ -134,13 +135,11 @@ class Layout:
         self.pattern: Pattern = DENSE if m == 1 else stored_as(n, m)
         self.context = self._context()
         self._refuse()
-        self.two_beat = int(2 << options.digits <= config.tokens)
-        # Values come beat by beat: only their two digits can share a cycle.
-        self.attention_two_beat = self.two_beat & options.wide
+        self.tokens = self._tokens()
         cover, most = coverage(self.pattern, config), SLICE_BLOCKS * config.beat_bytes
         self.vectors = {name: slices(width, cover, most) for name, width in (
             ("x", shape.width), ("mixed", shape.width), ("hidden", shape.inner))}
-        self.scratch = self._scratch()
+        self.scratch = self._scratch(self.tokens)
         self.planes = self._planes()
         self.matrices = self._matrices()
         self.memory = self._memory()
@@ -187,13 +186,37 @@ class Layout:
     def _words(self, elements: int) -> int:
         return math.ceil(elements / self.config.vector_lanes)
 
-    def _scratch(self) -> Scratch:
+    def two_beat(self, tokens: int) -> int:
+        """The field of instructions on weights, for so many tokens a pass."""
+        return int(tokens << self.options.digits << 1 <= self.config.tokens)
+
+    def attention_two_beat(self, tokens: int) -> int:
+        """That of instructions on K and V: values come beat by beat, so that only their two digits
+        can share a cycle."""
+        return self.two_beat(tokens) & self.options.wide
+
+    def _tokens(self) -> int:
+        """The most tokens of a pass for which there is room."""
+        tokens = self.config.tokens >> self.options.digits
+        while tokens > 1:
+            try:
+                self._scratch(tokens)
+            except UserError:
+                tokens >>= 1
+                continue
+            if 2 * tokens < self.context:
+                break
+            tokens >>= 1
+        return tokens
+
+    def _scratch(self, tokens: int) -> Scratch:
         space = Space()
         width, hidden = self._words(self.shape.width), self._words(self.shape.inner)
-        x, position, mixed, first, second = (space.take(width) for _ in range(5))
-        qkv, inner = space.take(3 * width), space.take(hidden)
+        x, position, mixed, qkv, inner = (
+            space.take(tokens * words) for words in (width, width, width, 3 * width, hidden))
+        first, second = space.take(width), space.take(width)
         rows = min(LOGIT_ROWS, self._words(self.shape.vocabulary))
-        logits = space.take(rows), space.take(rows)
+        logits = space.take(tokens * rows), space.take(tokens * rows)
         space.limit(self.config.scratch_words, f"scratch_words of {self.config.name}")
         return Scratch(x=x, position=position, qkv=qkv, mixed=mixed, hidden=inner,
                        gamma=(first, second), logits=logits, logit_words=rows)

@@ -22,8 +22,6 @@ from .tokenizer import Tokenizer
 
 #: New tokens of one command: few enough that text appears as it is made.
 CHUNK = 8
-#: Tokens of a prompt that one command takes.
-PROMPT_CHUNK = 64
 
 Progress = Callable[[int, int], None]
 
@@ -142,36 +140,30 @@ class Model:
         return self._greedy(prompt, count) if sampling.greedy \
             else self._sampled(prompt, count, sampling)
 
-    def _read(self, prompt: Sequence[int]) -> tuple[list[int], int]:
-        """Read a prompt but for its last part; that part, and its position."""
-        last = (len(prompt) - 1) // PROMPT_CHUNK * PROMPT_CHUNK
-        for start in range(0, last, PROMPT_CHUNK):
-            part = prompt[start:start + PROMPT_CHUNK]
-            self.runtime.run(part, start, len(part), silent=len(part))
-        return list(prompt[last:]), last
-
     def _greedy(self, prompt: Sequence[int], count: int) -> Iterator[int]:
-        given, position = self._read(prompt)
-        while count:
-            silent, steps = len(given) - 1, min(count, CHUNK)
-            results = self.runtime.run(given, position, silent + steps, stops=self._stops,
-                                       silent=silent)
+        result = self.runtime.read(prompt, 0)
+        assert result is not None
+        position, results = len(prompt), [result]
+        while True:
             for result in results:
                 yield result.token
                 count -= 1
                 if result.token in self._stops:
                     return
-            position += silent + len(results)
-            given = [results[-1].token]
+            if not count:
+                return
+            results = self.runtime.run([result.token], position, min(count, CHUNK),
+                                       stops=self._stops)
+            position += len(results)
 
     def _sampled(self, prompt: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
         rng = np.random.default_rng(sampling.seed)
         few = sampling.candidates(self.runtime.layout.config.top_k)
         how: dict[str, Any] = {"candidates": few} if few is not None else {"store_logits": True}
-        given, position = self._read(prompt)
+        given, position = list(prompt), 0
         for left in reversed(range(count)):
-            silent = len(given) - 1
-            result = self.runtime.run(given, position, len(given), silent=silent, **how)[-1]
+            result = self.runtime.read(given, position, **how)
+            assert result is not None
             if few is None:
                 token = choose(*best_first(self.runtime.logits()), sampling, rng)
             else:

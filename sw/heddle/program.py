@@ -50,6 +50,15 @@ class Program:
         """The instruction words."""
         return [isa.encode(name, **fields) for name, fields in self.instructions]
 
+    def moved(self, base: int) -> "Program":
+        """The same program, to lie from instruction ``base`` of the program memory on."""
+        return Program(
+            notes={base + number: text for number, text in self.notes.items()},
+            instructions=tuple(
+                (name, {**fields, "target": fields["target"] + base}
+                 if name in ("LOOP", "NEXT") else fields)
+                for name, fields in self.instructions))
+
     def image(self) -> bytes:
         """The words as they lie in memory."""
         return b"".join(word.to_bytes(isa.WORD_BYTES, "little") for word in self.words())
@@ -117,8 +126,17 @@ class Builder:
         self._loops[len(self)] = min(count, _PASSES)
         self.emit("ADDI", rd=register, imm=count)
 
-    def finish(self, registers: dict[int, int]) -> Program:
-        """Order the program; ``registers`` are those with which it touches all that it ever may."""
+    def finish(self, *starts: dict[int, int], given: Sequence[int] = ()) -> Program:
+        """Order the program.
+
+        Parameters
+        ----------
+        starts : dict
+            Registers with which it touches, in one of its runs from them, all that it ever may
+            touch together.
+        given : sequence of int
+            Words for its GIVEN.
+        """
         if len(self) > self._config.program_words:
             raise UserError(f"program_words of {self._config.name} must be at least {len(self)} "
                             f"for this model, not {self._config.program_words}")
@@ -128,7 +146,7 @@ class Builder:
         settling = self._settling | {number for number, (name, _) in enumerate(short)
                                      if name == "NEXT"}
         inside, across = _Orderer(self._config, short, self._roles, self._sections,
-                                  settling).edges(registers)
+                                  settling).edges(starts, given)
         bits = self._counters(inside, across)
         return Program(notes=self._notes, instructions=tuple(
             (name, {**fields, **bits[number]})
@@ -164,22 +182,30 @@ class _Orderer:
                  sections: Sequence[int], settling: set[int]) -> None:
         self._plain, self._roles, self._starts = plain, roles, set(sections)
         self._settling = settling
-        self._order = Order(Cells(config))
-        self._steps: list[Step] = []
-        #: By executed instruction, which execution of a section it belongs to.
-        self._turns: list[int] = []
+        self._cells = Cells(config)
         #: By who waits: for whom.
         self._inside: dict[int, set[int]] = defaultdict(set)
         self._across: dict[str, set[str]] = defaultdict(set)
+
+    def edges(self, starts: Sequence[dict[int, int]], given: Sequence[int]
+              ) -> tuple[_Edges, _RoleEdges]:
+        """Pairs (signals, waits) in program order: of instructions, and of roles across
+        sections."""
+        for registers in starts:
+            self._follow(registers, given)
+        return self._chains()
+
+    def _follow(self, registers: dict[int, int], given: Sequence[int]) -> None:
+        """Find what one run needs beyond the waits that are known."""
+        self._order = Order(self._cells)
+        self._steps: list[Step] = []
+        #: By executed instruction, which execution of a section it belongs to.
+        self._turns: list[int] = []
         #: Executed instruction by (turn, number) and by (turn, role).
         self._by_number: dict[tuple[int, int], int] = {}
         self._by_role: dict[tuple[int, str], int] = {}
-
-    def edges(self, registers: dict[int, int]) -> tuple[_Edges, _RoleEdges]:
-        """Pairs (signals, waits) in program order: of instructions, and of roles across
-        sections."""
         turn = -1
-        for step in trace(self._plain, registers):
+        for step in trace(self._plain, registers, given=given):
             turn += step.pc in self._starts
             known = self._learned(step, turn)
             if step.pc in self._settling:
@@ -189,7 +215,6 @@ class _Orderer:
                 np.maximum(known, self._wait(step, turn, stage, other), out=known)
             self._note(step, turn)
             self._order.add(step, known)
-        return self._chains()
 
     def _learned(self, step: Step, turn: int) -> Known:
         """What a step knows by the waits found so far."""

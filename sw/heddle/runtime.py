@@ -53,6 +53,10 @@ class Totals:
             self.counters[name] = self.counters.get(name, 0) + value
 
 
+#: Candidates, whether logits are stored, whether x is kept: what programs differ in.
+_Kind = tuple[int, bool, bool]
+
+
 class Runtime:
     """One model on one card.
 
@@ -65,27 +69,35 @@ class Runtime:
     def __init__(self, card: Card, layout: Layout) -> None:
         self.card, self.layout = card, layout
         self.totals = Totals()
-        self._programs: dict[tuple[int, bool, bool], Program] = {}
-        #: The program that the card holds.
-        self._loaded: Program | None = None
+        self._programs: dict[_Kind, tuple[Program, ...]] = {}
+        #: The kind of programs that the card holds.
+        self._loaded: _Kind | None = None
 
     def load(self, blocks: Iterable[Block]) -> None:
         """Write a model's memory."""
         for block in blocks:
             self._write_beats(block.address, block.data)
 
-    def program(self, candidates: int = 0, store_logits: bool = False,
-                probe: bool = False) -> Program:
-        """The decode program; compiled when first asked for."""
-        key = candidates, store_logits, probe
-        if key not in self._programs:
-            self._programs[key] = Compiler(self.layout, candidates=candidates, probe=probe,
-                                           store_logits=store_logits).program()
-        return self._programs[key]
+    def programs(self, candidates: int = 0, store_logits: bool = False,
+                 probe: bool = False) -> tuple[Program, ...]:
+        """The decode program, and that of passes of :attr:`Layout.tokens` tokens if that is more
+        than one; compiled when first asked for.  The card holds both, one behind the other."""
+        kind = candidates, store_logits, probe
+        if kind not in self._programs:
+            self._programs[kind] = tuple(
+                Compiler(self.layout, tokens=tokens, candidates=candidates,
+                         store_logits=store_logits, probe=probe).program()
+                for tokens in sorted({1, self.layout.tokens}))
+        return self._programs[kind]
 
     def notes(self) -> dict[int, str]:
-        """By number, what instructions of the program that the card holds begin."""
-        return dict(self._loaded.notes) if self._loaded is not None else {}
+        """By number, what instructions of the programs that the card holds begin."""
+        found: dict[int, str] = {}
+        start = 0
+        for program in () if self._loaded is None else self._programs[self._loaded]:
+            found |= {start + number: text for number, text in program.notes.items()}
+            start += len(program)
+        return found
 
     def run(self, tokens: Sequence[int], position: int, steps: int, *, stops: Sequence[int] = (),
             silent: int = 0, candidates: int = 0, store_logits: bool = False,
@@ -112,21 +124,68 @@ class Runtime:
         list of Result
             One for every step done but the silent ones.
         """
-        config, memory = self.layout.config, self.layout.memory
-        if not 1 <= len(tokens) <= config.context or steps < 1:
+        if not 1 <= len(tokens) <= self.layout.config.context or steps < 1:
             raise ValueError("there must be 1 to `context` tokens and a step")
         if not 0 <= silent <= min(steps, len(tokens)):
             raise ValueError("there must be a token for every silent step")
-        if position + steps > self.layout.context:
+        kind = candidates, store_logits, probe
+        done = self._command(kind, 1, tokens, position, steps, silent, stops)
+        return self._results(silent, done, candidates)
+
+    def read(self, tokens: Sequence[int], position: int, *, silent: bool = False,
+             candidates: int = 0, store_logits: bool = False, probe: bool = False
+             ) -> Result | None:
+        """Read a prompt, several tokens a pass where the card has columns for them.
+
+        The bits are those of one token after another.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            At least one.
+        position : int
+            Of the first; K and V of all positions before must have been made.
+        silent : bool
+            Nobody wants the logits of the last token.
+        candidates, store_logits, probe
+            See :class:`~heddle.compile.Compiler`.
+
+        Returns
+        -------
+        Result or None
+            That of the last token, unless ``silent``.
+        """
+        kind, size = (candidates, store_logits, probe), self.layout.tokens
+        if len(tokens) < size or size == 1:
+            found = self.run(tokens, position, len(tokens), silent=len(tokens) - (not silent),
+                             candidates=candidates, store_logits=store_logits, probe=probe)
+            return found[0] if found else None
+        # All passes are full: where the first two overlap they make the same K and V.
+        first = len(tokens) % size
+        if first:
+            self._command(kind, size, tokens[:size], position, 1, 1, ())
+        rest = tokens[first:]
+        passes = len(rest) // size
+        self._command(kind, size, rest, position + first, passes, passes - (not silent), ())
+        return None if silent else self._results(len(rest) - 1, len(rest), candidates)[0]
+
+    def _command(self, kind: _Kind, size: int, tokens: Sequence[int], position: int, passes: int,
+                 silent: int, stops: Sequence[int]) -> int:
+        """Carry out passes of ``size`` tokens with one command; returns the tokens that they
+        took."""
+        config, memory = self.layout.config, self.layout.memory
+        if position + passes * size > self.layout.context:
             raise UserError(f"prompt and new tokens must fit the context of {self.layout.context}, "
-                            f"not need {position + steps} positions")
-        if candidates > config.top_k:
-            raise ValueError(f"candidates must be at most {config.top_k}, not {candidates}")
-        program = self.program(candidates, store_logits, probe)
-        record = self.layout.result_beats(candidates)
+                            f"not need {position + passes * size} positions")
+        if kind[0] > config.top_k:
+            raise ValueError(f"candidates must be at most {config.top_k}, not {kind[0]}")
+        programs = self.programs(*kind)
+        sizes = [len(program) for program in programs]
         flags = 0
-        if self._loaded is not program:
-            self._write(memory.program, program.image())
+        if self._loaded != kind:
+            # One after the other: each moved to where it lies.
+            self._write(memory.program, b"".join(
+                program.moved(sum(sizes[:k])).image() for k, program in enumerate(programs)))
             flags = registers.FLAG_LOAD
         # Until the command has ended well, nothing is known of what the card holds.
         self._loaded = None
@@ -134,20 +193,21 @@ class Runtime:
         stop = [*stops[:STOPS], *[registers.NO_STOP] * STOPS][:STOPS]
         values = {
             "magic": registers.COMMAND_MAGIC, "flags": flags, "program": memory.program,
-            "instructions": len(program), "entry": 0, "status": memory.status,
-            "results": memory.results, "result_beats": record, "tokens": memory.tokens,
+            "instructions": sum(sizes), "entry": 0 if size == 1 else sizes[0],
+            "status": memory.status, "results": memory.results,
+            "result_beats": self.layout.result_beats(kind[0]), "tokens": memory.tokens,
             "given": len(tokens), **{f"stop{k}": value for k, value in enumerate(stop)},
             f"r{Register.POS}": position, f"r{Register.LEN}": position + 1,
-            f"r{Register.TOKEN}": tokens[0], f"r{Register.LEFT}": steps,
+            f"r{Register.TOKEN}": tokens[0], f"r{Register.LEFT}": passes,
             f"r{SILENT}": silent + 1}
         words = [values.get(name, 0) for name in registers.COMMAND]
         self._write(memory.command, np.asarray(words, "<u4").tobytes())
-        status = self.card.run(memory.command * config.beat_bytes, STEP_TIMEOUT * steps)
-        self._loaded = program
+        status = self.card.run(memory.command * config.beat_bytes, STEP_TIMEOUT * passes)
+        self._loaded = kind
         done = status["steps"]
         self.totals.add(status, done)
         _judge(status)
-        return self._results(silent, done, record, candidates)
+        return done
 
     def logits(self) -> npt.NDArray[np.float32]:
         """All logits of the last step; the command must have stored them."""
@@ -172,10 +232,11 @@ class Runtime:
                  for channel in range(channels)]
         return np.stack(lanes, axis=1).reshape(-1)[:elements].astype(np.float32)
 
-    def _results(self, first: int, end: int, beats: int, candidates: int) -> list[Result]:
-        """The records of steps ``first`` to ``end`` - 1, of so many beats each."""
+    def _results(self, first: int, end: int, candidates: int) -> list[Result]:
+        """The records of steps ``first`` to ``end`` - 1."""
         if first >= end:
             return []
+        beats = self.layout.result_beats(candidates)
         size = beats * self.layout.config.beat_bytes
         data = self._read(self.layout.memory.results + first * beats, (end - first) * size)
         rows = np.frombuffer(data, "<u4").reshape(end - first, size // 4)

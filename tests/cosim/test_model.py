@@ -96,6 +96,37 @@ def test_both_cards_give_the_same(awkward, which, start, options, stall):
     np.testing.assert_array_equal(found[2], want[2])
 
 
+@pytest.mark.parametrize(("options", "stall"), [
+    ({"pattern": "dense", "activation": "a16"}, 0), ({"pattern": "2:4", "activation": "a8"}, 300),
+    ({"pattern": "dense", "activation": "a8", "cache": "int8"}, 100)],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value))
+def test_passes_of_several_tokens_give_the_same(awkward, options, stall):
+    """On both cards the bits of one token after another, all memory included."""
+    with contextlib.ExitStack() as stack:
+        one, sim, rtl = (stack.enter_context(heddle.load(awkward, cards=cards, **options, **how))
+                         for cards, how in (("sim:tiny", {}), ("sim:tiny", {}),
+                                            ("rtl:tiny", {"timing": Timing(stall_permille=stall)})))
+        size = sim.runtime.layout.tokens
+        assert size == (4 if options["activation"] == "a8" else 2)
+        # Passes that begin anywhere in a lane row, and one whose tokens overlap another's.
+        ids = (sim.encode(PROMPT) * 3)[:2 * size + 2 + size // 2]
+        first = one.runtime.run(ids[:1], 0, 1, silent=1)
+        for model in (sim, rtl):
+            assert model.runtime.run(ids[:1], 0, 1, silent=1) == first
+        want = one.runtime.run(ids[1:], 1, len(ids) - 1, silent=len(ids) - 2, candidates=4,
+                               store_logits=True)[-1]
+        for model in (sim, rtl):
+            found = model.runtime.read(ids[1:], 1, candidates=4, store_logits=True)
+            assert plain(found) == plain(want)
+            np.testing.assert_array_equal(model.runtime.logits().view(np.uint32),
+                                          one.runtime.logits().view(np.uint32))
+        keys = slice(sim.runtime.layout.memory.cache * sim.runtime.layout.config.beat_bytes // 4,
+                     None)
+        found = [words(model.runtime.card, model.runtime.layout) for model in (one, sim, rtl)]
+    np.testing.assert_array_equal(found[2], found[1])
+    np.testing.assert_array_equal(found[1][:, keys], found[0][:, keys])
+
+
 def test_the_command_line_says_the_same_of_both(tmp_path):
     """Whole processes, from a prompt to JSON; the Verilated card knows what it cost, too."""
     found = {}

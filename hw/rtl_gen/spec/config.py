@@ -133,7 +133,7 @@ SMALL = CardConfig(
     aux_beats=256, scratch_words=4096, plane_windows=256, kv_scales=8192, heads=32, context=2048)
 U280 = CardConfig(
     name="u280", channels=32, beat_bytes=64, vector_lanes=32, clock_mhz=200, fifo_beats=512,
-    aux_beats=64, scratch_words=1024, plane_windows=128, kv_scales=2048, heads=32, context=2048)
+    aux_beats=64, scratch_words=4096, plane_windows=128, kv_scales=2048, heads=32, context=2048)
 
 CONFIGS = {config.name: config for config in (TINY, SMALL, U280)}
 
