@@ -264,10 +264,9 @@ def test_stores_reach_weights(request):
     assert (bits(product.run()) == bits(nx.cvt(product.sums(), product.base))).all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sums_of_nothing_are_plus_zero(dtype):
-    """As `cvt` has it, whatever sign BLAS gives a sum of zeros."""
-    sums = Sums(np.array([[-0.0, 1, -0.0]], dtype), -10, 1.0)
+def test_sums_of_nothing_are_plus_zero():
+    """As `cvt` has it, whatever sign a zero has that was rounded before."""
+    sums = Sums(np.array([[-0.0, 1, -0.0]]), -10, 1.0)
     assert bits(sums.rounded()).tolist() == [[0, 0x3F800000, 0]]
 
 

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The functional card: every instruction, bit for bit, in NumPy and in program order."""
 
-from typing import Any
-
 from rtl_gen.spec.config import CardConfig
 
 from .card import FunctionalCard
 
 
-def open_card(config: CardConfig, index: int, **options: Any) -> FunctionalCard:
+def open_card(config: CardConfig, index: int) -> FunctionalCard:
     """Open one functional card (entry point ``sim`` of the group ``heddle.cards``).
 
     Parameters
@@ -16,10 +14,8 @@ def open_card(config: CardConfig, index: int, **options: Any) -> FunctionalCard:
     config : CardConfig
     index : int
         Number of the card among those opened together; functional cards do not differ.
-    options
-        ``cache_bytes`` of :class:`FunctionalCard`.
     """
-    return FunctionalCard(config, **options)
+    return FunctionalCard(config)
 
 
 __all__ = ["FunctionalCard", "open_card"]

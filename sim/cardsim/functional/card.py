@@ -49,14 +49,12 @@ class FunctionalCard:
     Parameters
     ----------
     config : CardConfig
-    cache_bytes : int
-        Memory for decoded weights, which are four times as large as dense INT8 ones.
     """
 
-    def __init__(self, config: CardConfig, *, cache_bytes: int = 8 << 30) -> None:
+    def __init__(self, config: CardConfig) -> None:
         self.config = config
         self.memory = Memory(config)
-        self._cache = WeightCache(self.memory, cache_bytes)
+        self._cache = WeightCache(self.memory)
         self._closed = False
         self._program: list[Instruction | None] = []
         self._batches: list[Batch | None] = []

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MATMUL: weights against the planes, the accumulator bank, the epilogue."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,13 @@ from .memory import Memory
 from .probabilities import Probabilities
 from .program import Operands
 from .state import State
-from .sums import EXACT_F32, EXACT_F64, Bank, Sums, multiply_integers, product
+from .sums import Bank, Sums, multiply
 from .vector import Fields, Registers
-from .weights import BELOW, BESIDE, PARTS, Stream, WeightCache, Weights
+from .weights import BELOW, BESIDE, Stream, WeightCache, Weights
 
 #: Sums of units from here up, with tame constants, cannot become subnormal in an epilogue.
 QUICK_UNIT = -60
-#: Units at which FP32 has room for all sums on both sides.
-EASY_UNITS = range(-100, 60)
-_ZERO, _256 = F32(0), F32(256)
+_ZERO = F32(0)
 
 
 class Matmul:
@@ -53,7 +50,6 @@ class Matmul:
         pattern = PATTERNS[f["pattern"]]
         self.constants = tuple(name for name, used in (
             ("scale", f["scale"] == 1), ("wg", f["norm"] > 0), ("bias", f["bias"])) if used)
-        self.alone = bool(f["first"] and f["last"])
         self.key = (f["act"], f["digits"], f["two_beat"], f["exponent"], f["columns"])
         self.probabilities = Probabilities(state, f) if f["dest"] else None
         # K and V change with every token: they are not worth keeping.
@@ -74,7 +70,8 @@ class Matmul:
             if self.joined == BELOW and len(operands) > 1:
                 rows = sum(each for each, _, _ in operands)
             self._check(weights.used, weights, weights.seen)
-            sums = self._multiply(weights)
+            sums = multiply(weights.plan, self.state, weights.used.ravel(), f["act"], self.digits,
+                            self.tokens)
         if not f["first"]:
             sums = self.bank.get(f["acc_row"], rows, self.tokens, self.lanes).plus(sums)
         if not f["last"]:
@@ -149,49 +146,6 @@ class Matmul:
         if len(numbers) > 1:
             raise CardError(f"MATMUL from plane block {f['act']} must find one slice in each "
                             f"group of {covered} blocks, not {len(numbers)}")
-
-    def _multiply(self, weights: Weights) -> Sums:
-        """Matrix times planes: one product for all columns, as exact integers times a unit.
-
-        All terms are integers times 2^unit.  No sum over any part of a row exceeds |row| · |x|
-        (Cauchy and Schwarz), in whatever order BLAS adds.  Sums below 2^24 units lose nothing in
-        FP32 and sums below 2^53 nothing in FP64.
-        """
-        act, inputs = self.f["act"], weights.inputs
-        exponents = self.state.exponents[:self.columns, act:act + inputs // self.width]
-        x = self.state.planes[:self.columns, act * self.width:act * self.width + inputs]
-        if self.tokens == 1:    # all columns have the same exponents
-            listed = exponents[0].tolist()
-            unit, most = min(listed), max(listed)
-        else:
-            unit, most = int(exponents.min()), int(exponents.max())
-        easy = unit in EASY_UNITS and most in EASY_UNITS
-        if easy and most - unit < weights.reach:
-            # Digits of 128 at most, all with the largest exponent.
-            return self._tokens(product(x.astype(F32), weights.matrix), unit,
-                                math.ldexp(weights.most, most))
-        square = float(np.vdot(x, x)) * (1 + 1e-9)
-        bound = math.sqrt(weights.norm * square)
-        if bound < math.ldexp(EXACT_F64, unit - 9):
-            if easy:
-                parts = x.reshape(self.columns, PARTS, -1)
-                largest = float(np.einsum("cpk,cpk->cp", parts, parts).max()) * (1 + 1e-9)
-                if math.sqrt(weights.part_norm * largest) < math.ldexp(EXACT_F32, unit):
-                    matrix = weights.matrix.reshape(len(weights.matrix), PARTS, -1)
-                    products = np.matmul(parts.astype(F32).transpose(1, 0, 2),
-                                         matrix.transpose(1, 2, 0))
-                    return self._tokens(products.sum(0, dtype=np.float64), unit, bound)
-            return self._tokens(product(x, weights.double), unit, bound)
-        return multiply_integers(weights.matrix, x, exponents, self.digits, self.width)
-
-    def _tokens(self, products: npt.NDArray[Any], unit: int, bound: float) -> Sums:
-        """Products by column as sums by token."""
-        if self.digits == 1:
-            return Sums(products if self.alone else products.astype(np.float64), unit, bound)
-        if self.alone and self.tokens == 1 and products.dtype == F32:
-            # Both terms are exact in FP32, so that this addition is the one rounding of `cvt`.
-            return Sums(products[:1] * _256 + products[1:], unit, 257 * bound)
-        return Sums(products[::2] * np.float64(256) + products[1::2], unit, 257 * bound)
 
     # ---- Epilogue. ----
 

@@ -22,6 +22,8 @@ class Memory:
     ----------
     bytes : uint8 array [channels, channel_bytes]
         To be read from freely; writes go through the methods, which tell ``written``.
+    signed : int8 array [channels, channel_bytes]
+        The same.
     written : callable or None
         Called with (first byte, byte after the last) within the channels after every write.
     """
@@ -37,6 +39,7 @@ class Memory:
             self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8).reshape(
             config.channels, config.channel_bytes)
+        self.signed = self.bytes.view(np.int8)
         self.written: Callable[[int, int], None] | None = None
 
     def _check(self, address: int, size: int) -> None:
@@ -84,6 +87,7 @@ class Memory:
         """Give the memory back."""
         self.written = None
         self.bytes = np.zeros((0, 0), np.uint8)
+        self.signed = self.bytes.view(np.int8)
         # Somebody may still hold a view; the memory goes with the last one.
         with contextlib.suppress(BufferError):
             self._map.close()

@@ -25,8 +25,8 @@ class State:
     ----------
     scratch, words : float32, uint32 arrays [scratch_words, V]
         The scratchpad, seen twice.
-    planes : float64 array [T, elements]
-        Activation digits by column, each times 2^exponent.
+    planes : int8 array [T, elements]
+        Activation digits by column.
     exponents : int16 array [T, blocks]
     origin : int32 array [T, blocks]
         Number of the signature that a block was last written with; 0: never.
@@ -42,7 +42,7 @@ class State:
         tokens, blocks = config.tokens, config.plane_blocks
         self.scratch = np.zeros((config.scratch_words, config.vector_lanes), F32)
         self.words = self.scratch.view(np.uint32)
-        self.planes = np.zeros((tokens, blocks * config.beat_bytes))
+        self.planes = np.zeros((tokens, blocks * config.beat_bytes), np.int8)
         self.exponents = np.zeros((tokens, blocks), np.int16)
         self.origin = np.zeros((tokens, blocks), np.int32)
         self.scales = np.zeros((config.kv_scales, config.channels), np.uint32)
@@ -125,19 +125,14 @@ class PlaneWriter:
     def put(self, q: npt.NDArray[Any], exponents: Sequence[int]) -> None:
         """Store quantised slices [slices, elements]; their last block may be a part of one."""
         size = q.size
-        units = [math.ldexp(1, e) for e in exponents]
-        if len(units) == 1:
-            unit: Any = np.float64(units[0])
-            self.exponents[:] = exponents[0]
-        else:
-            unit = np.array(units)[:, None]
-            self.exponents[:] = np.array(exponents, np.int16)[:, None]
+        self.exponents[:] = exponents[0] if len(exponents) == 1 \
+            else np.array(exponents, np.int16)[:, None]
         if self.high is not None:
             high = np.floor(q * F32(1 / 256) + F32(0.5))
-            self.low[:, :size] = ((q - high * F32(256)) * unit).reshape(size)
-            self.high[:, :size] = (high * unit).reshape(size)
+            self.low[:, :size] = (q - high * F32(256)).reshape(size)
+            self.high[:, :size] = high.reshape(size)
         else:
-            self.low[:, :size] = (q * unit).reshape(size)
+            self.low[:, :size] = q.reshape(size)
         state = self.state
         if self._settled != state.layout:
             if (self.origin != self.signatures).any():

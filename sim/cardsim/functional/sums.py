@@ -10,32 +10,17 @@ import numpy.typing as npt
 
 from cardsim import numerics as nx
 
+from . import kernels
 from .arithmetic import F32
+from .state import State
+from .weights import Plan
 
-#: Sums whose partial sums stay below these multiples of their unit are exact in FP32 and FP64.
-EXACT_F32, EXACT_F64 = 2.0**24, 2.0**53
-
-
-#: Multiplications up to which a matrix is taken whole, and elements that a core's cache holds.
-SMALL, PIECE = 1 << 17, 1 << 16
-
-
-def product(x: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """x [columns, inputs] times the transpose of matrix [rows, inputs].
-
-    A general product of a few columns with a large matrix first copies the matrix.  Piece by piece,
-    all columns find in cache what the first one brought there.
-    """
-    rows, inputs = matrix.shape
-    if rows * inputs * len(x) <= SMALL:
-        return np.asarray(x @ matrix.T)
-    step = max(1, PIECE // inputs)
-    out = np.empty((len(x), rows), x.dtype)
-    for first in range(0, rows, step):
-        piece = matrix[first:first + step]
-        for column, into in zip(x, out, strict=True):
-            np.dot(piece, column, out=into[first:first + step])
-    return out
+#: Integers below are exact in FP64.
+EXACT_F64 = 2.0**53
+#: Bound on sums that the kernels may form in 64 bits.
+EXACT_INT64 = 2.0**62
+#: Magnitudes of weights of one digit and of two are at most these.
+LARGEST_WEIGHT = 128, 128 * 257
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,7 +30,7 @@ class Sums:
     Attributes
     ----------
     values : array [tokens, rows · C]
-        FP32 or FP64 numbers; or Python integers, in units of 2^unit.
+        FP64 numbers; or Python integers, in units of 2^unit.
     unit : int
         All values are multiples of 2^unit.
     bound : float
@@ -86,32 +71,44 @@ def _integer(value: float, unit: int) -> int:
     return scaled << places if places >= 0 else scaled >> -places
 
 
-def multiply_integers(matrix: npt.NDArray[Any], x: npt.NDArray[np.float64],
-                      exponents: npt.NDArray[np.int16], digits: int, width: int) -> Sums:
-    """Products for any exponents and any length, in Python integers.
+def multiply(plan: Plan, state: State, used: npt.NDArray[np.bool_], act: int, digits: int,
+             tokens: int) -> Sums:
+    """Streams times planes, for all columns at once.
+
+    Terms are integers times a power of two.  They are added up in 64 bits, in units of the least
+    of these powers, where the sum of their magnitudes is below 2^62; where exponents are too far
+    apart for that, those of each exponent for themselves.
 
     Parameters
     ----------
-    matrix : array [rows · C, inputs]
-        Integers.
-    x : float64 array [columns, inputs]
-    exponents : int array [columns, blocks]
-    digits : int
-        Columns of a token.
-    width : int
-        Inputs of a block.
+    plan : Plan
+    state : State
+    used : bool array [blocks]
+        Plane blocks that count.
+    act : int
+        First plane block.
+    digits, tokens : int
+        Columns of a token; tokens.
     """
-    columns, blocks = exponents.shape
-    unit = int(exponents.min())
-    wide = exponents.astype(int)
-    q = np.ldexp(x.reshape(columns, blocks, width), -wide[:, :, None]).astype(np.int64)
-    dots = np.einsum("rbk,cbk->cbr", matrix.reshape(-1, blocks, width).astype(np.int64),
-                     q).astype(object)
-    shifts = np.array([[1 << e - unit for e in row] for row in wide.tolist()], object)
-    sums = (dots * shifts[:, :, None]).sum(1)
-    if digits == 2:
-        sums = sums[::2] * 256 + sums[1::2]
-    return Sums(sums, unit, math.ldexp(float(abs(sums).max()), unit))
+    width = state.config.beat_bytes
+    x = np.empty((tokens, plan.blocks * width), np.int16)
+    levels = np.empty((tokens, plan.blocks), np.int64)
+    unit, total = kernels.spread(state.planes, state.exponents, used, act, digits, x, levels)
+    shape = tokens, plan.rows * len(plan.arguments[0])
+    if total * LARGEST_WEIGHT[plan.wide] < EXACT_INT64:
+        sums: npt.NDArray[Any] = np.zeros(shape, np.int64)
+        kernels.multiply(*plan.arguments, x, levels, sums)
+        most = int(np.abs(sums).max())
+        sums = sums * math.ldexp(1, unit) if most < EXACT_F64 else sums.astype(object)
+    else:
+        sums = np.zeros(shape, object)
+        for level in np.unique(levels).tolist():
+            part = np.zeros(shape, np.int64)
+            of_level = np.where(np.repeat(levels == level, width, axis=1), x, np.int16(0))
+            kernels.multiply(*plan.arguments, of_level, np.zeros_like(levels), part)
+            sums += part.astype(object) << level
+        most = abs(sums).max()
+    return Sums(sums, unit, math.ldexp(float(most) * (1 + 1e-15), unit))
 
 
 class Bank:

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From products' streams in HBM to a matrix; matrices are kept until somebody writes there."""
+"""Streams in HBM: how a product finds its weights there, and what is known of them."""
 
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rtl_gen.spec.formats import PATTERNS, SUPERGROUP, UNITS_PER_BEAT, Pattern, stream_beats
+from rtl_gen.spec.formats import PATTERNS, Pattern, stream_beats
 
+from . import kernels
 from .memory import Memory
-from .sums import EXACT_F32
 
 F32 = np.float32
-#: Parts of the input dimension that bounds on partial sums are kept for.
-PARTS = 8
 #: Constants between these magnitudes (or zero) cannot make an epilogue overflow or underflow.
 TAME_LOW, TAME_HIGH = 2.0**-30, 2.0**30
 #: Ways to put the matrices of several streams together.
@@ -27,7 +24,7 @@ BELOW, BESIDE = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Where and how a product's weights lie: everything that decoding depends on."""
+    """Where and how a product's weights lie: everything that finding them depends on."""
 
     address: int
     rows: int
@@ -36,17 +33,94 @@ class Stream:
     wide: bool
     k_outer: bool
     #: Names of the row constants, in their order.
-    constants: tuple[str, ...]
+    constants: tuple[str, ...] = ()
 
     def span(self, beat_bytes: int) -> tuple[int, int]:
         """First byte of the stream in each channel and the one after its last."""
-        beats = sum(stream_beats(self.rows, len(self.constants), self.beats << self.wide,
-                                 PATTERNS[self.pattern], beat_bytes))
+        beats = sum(self._beats(beat_bytes))
         return self.address * beat_bytes, (self.address + beats) * beat_bytes
+
+    def values(self, beat_bytes: int) -> int:
+        """First byte behind the row constants."""
+        return (self.address + self._beats(beat_bytes)[0]) * beat_bytes
+
+    def _beats(self, beat_bytes: int) -> tuple[int, int, int]:
+        return stream_beats(self.rows, len(self.constants), self.beats << self.wide,
+                            PATTERNS[self.pattern], beat_bytes)
+
+
+class Plan:
+    """What the kernels must know to read streams that are one matrix.
+
+    Attributes
+    ----------
+    blocks : int
+        Plane blocks that meet weights.
+    wide : bool
+        Weights have two digits.
+    arguments : tuple of arrays
+        Those of the kernels' parameters ``memory`` to ``choices``.
+    """
+
+    def __init__(self, memory: Memory, streams: tuple[Stream, ...], joined: int = BELOW) -> None:
+        width, stream = memory.config.beat_bytes, streams[0]
+        pattern = PATTERNS[stream.pattern]
+        self.wide = stream.wide
+        lines, row, block = [], 0, 0
+        for each in streams:
+            lines.append((each.values(width), each.rows, each.beats, each.beats * pattern.ratio,
+                          block, row))
+            row += each.rows if joined == BELOW else 0
+            block += each.beats * pattern.ratio if joined == BESIDE else 0
+        self.rows = sum(each.rows for each in streams) if joined == BELOW else stream.rows
+        self._lines = np.array(lines, np.int64)
+        self.blocks = int((self._lines[:, kernels.FROM] + self._lines[:, kernels.BLOCKS]).max())
+        layout = np.array((width, stream.wide, stream.k_outer, pattern.ratio, pattern.n,
+                           pattern.bits, pattern.units), np.int64)
+        self.arguments: tuple[Any, Any, Any, Any, Any] = (
+            memory.signed, self._lines, layout, *tables(pattern, width))
+
+    def cut(self, blocks: int) -> None:
+        """Leave out the blocks from number ``blocks`` on."""
+        starts = self._lines[:, kernels.FROM]
+        self._lines[:, kernels.BLOCKS] = np.clip(blocks - starts, 0,
+                                                 self._lines[:, kernels.BLOCKS])
+        self.blocks = blocks
+
+
+@functools.cache
+def tables(pattern: Pattern, width: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """How a sparse pattern is decoded.
+
+    Returns
+    -------
+    slots : uint64 array [width]
+        Where the group of each value of a beat begins, in what the beat covers.
+    choices : uint64 array [2^bits]
+        By metadata of a group: the positions of its values in it, a byte each.
+    """
+    if pattern.m == 1:
+        return np.zeros(1, np.uint64), np.zeros(1, np.uint64)
+    slots = [window * 4 * width + 16 * group + ordinal // pattern.n * pattern.m
+             for window, group, ordinal in map(pattern.slot, range(width))]
+    codes = np.arange(1 << pattern.bits)[:, None]
+    if pattern.coding == "bitmap":
+        # Set bits first, each kind in ascending order.
+        positions = np.argsort(1 - (codes >> np.arange(pattern.m) & 1), axis=1, kind="stable")
+    elif pattern.coding == "positions":
+        positions = codes >> 4 * np.arange(pattern.n) & 15
+    else:
+        listed = list(itertools.combinations(range(pattern.m), pattern.n))
+        # Numbers without a choice do not occur in a legal stream.
+        positions = np.array([listed[code] if code < len(listed) else listed[0]
+                              for code in range(len(codes))])
+    shifts = 8 * np.arange(pattern.n, dtype=np.uint64)
+    choices = positions[:, :pattern.n].astype(np.uint64) << shifts
+    return np.array(slots, np.uint64), np.bitwise_or.reduce(choices, axis=1)
 
 
 class Weights:
-    """Decoded streams.
+    """A product's streams, and what is known of them as long as nobody writes there.
 
     Parameters
     ----------
@@ -57,12 +131,8 @@ class Weights:
 
     Attributes
     ----------
-    matrix : float32 array [rows · C, inputs]
-        Integers.  Input blocks behind the last one with a weight are left out.
-    norm, part_norm : float
-        The largest sum of squares of a row, and of one of ``PARTS`` equal parts of a row.
-    reach : float
-        Bits that exponents may lie apart so that sums are sure to be exact in FP32.
+    plan : Plan
+        Inputs behind the last one with a weight other than zero are left out.
     used : bool array [entries, blocks of an entry]
         Which plane blocks meet weights other than zero.
     constants : dict of float32 arrays [rows, C]
@@ -77,141 +147,53 @@ class Weights:
         self.current = True
         #: Layouts of the planes that were found to fit.
         self.seen: set[Any] = set()
-        config, stream = memory.config, streams[0]
-        width = config.beat_bytes
-        pattern = PATTERNS[stream.pattern]
-        parts = [_read(memory, stream) for stream in streams]
-        dense: npt.NDArray[Any] = np.concatenate([part for part, _ in parts], joined)
-        constants = np.concatenate([records for _, records in parts], 1)
+        constants = np.concatenate([_constants(memory, stream) for stream in streams], 1)
         self.constants = {name: np.ascontiguousarray(constants[:, :, k].T)
-                          for k, name in enumerate(stream.constants)}
+                          for k, name in enumerate(streams[0].constants)}
         magnitudes = np.abs(constants)
         self.tame = bool(((magnitudes == 0) | (magnitudes >= TAME_LOW)).all()
                          and (magnitudes <= TAME_HIGH).all())
 
-        covered = width * min(pattern.ratio, 4)         # activations of one entry
-        used = (dense != 0).any(axis=(0, 1)).reshape(-1, covered // width, width).any(axis=2)
+        self.plan = Plan(memory, streams, joined)
+        flat = np.zeros(self.plan.blocks, np.bool_)
+        kernels.scan(*self.plan.arguments, flat)
+        used = flat.reshape(-1, min(PATTERNS[streams[0].pattern].ratio, 4))
         kept = max(1, 1 + int(np.flatnonzero(used.any(axis=1)).max(initial=0)))
         self.used: npt.NDArray[np.bool_] = used[:kept]
-        self.entries, self.inputs = kept, kept * covered
-        self.matrix = np.ascontiguousarray(
-            dense[:, :, :self.inputs].transpose(1, 0, 2), F32).reshape(-1, self.inputs)
-        squares = (self.matrix.reshape(-1, PARTS, self.inputs // PARTS).astype(float) ** 2).sum(2)
-        self.norm = float(squares.sum(1).max())
-        self.part_norm = float(squares.max())
-        #: Largest sum, by Cauchy and Schwarz, if no activation exceeds a digit of 128.
-        self.most = 128 * math.sqrt(self.norm * self.inputs) * (1 + 1e-9)
-        self.reach = math.log2(EXACT_F32 / self.most) if self.most else 1000.0
-
-    @functools.cached_property
-    def double(self) -> npt.NDArray[np.float64]:
-        """The matrix in FP64, for the activations that need it."""
-        return self.matrix.astype(np.float64)
+        self.plan.cut(self.used.size)
 
 
-def _read(memory: Memory, stream: Stream) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Weights [lanes, rows, inputs] and constants [lanes, rows, names] of a stream."""
-    lanes, width = memory.config.channels, memory.config.beat_bytes
-    start, end = stream.span(width)
-    raw = memory.bytes[:, start:end].reshape(lanes, -1, width)
-    pattern, number = PATTERNS[stream.pattern], len(stream.constants)
-    aux = stream_beats(stream.rows, number, 0, pattern, width)[0]
-    words = np.ascontiguousarray(raw[:, :aux]).reshape(lanes, -1).view(np.uint32).view(F32)
-    constants = words[:, :stream.rows * number].reshape(lanes, stream.rows, number)
-    return decode(raw[:, aux:], stream, pattern), constants
-
-
-def decode(raw: npt.NDArray[np.uint8], stream: Stream, pattern: Pattern) -> npt.NDArray[Any]:
-    """Weights [lanes, rows, inputs] of a stream without its constants [lanes, beats, B]."""
-    lanes, _, width = raw.shape
-    if stream.wide:     # dense, without metadata
-        digits = raw.reshape(lanes, -1, 2, width).view(np.int8).astype(np.int32)
-        values, positions = digits[:, :, 0] * 256 + digits[:, :, 1], None
-    else:
-        values, positions = _values(raw, stream.rows * stream.beats, pattern)
-    order = ((stream.beats, stream.rows) if stream.k_outer else (stream.rows, stream.beats))
-    values = values.reshape(lanes, *order, width)
-    if stream.k_outer:
-        values = values.swapaxes(1, 2)
-    if positions is None:
-        return values.reshape(lanes, stream.rows, -1)
-
-    dense = np.zeros((lanes, stream.rows, stream.beats, width * pattern.ratio), np.int8)
-    positions = positions.reshape(lanes, *order, width)
-    # Slots of one group go one after another: two of them may name one position (with a zero).
-    for slot in range(pattern.n):
-        where = positions[..., slot::pattern.n]
-        held = np.take_along_axis(dense, where, -1)
-        np.put_along_axis(dense, where, held + values[..., slot::pattern.n], -1)
-    return dense.reshape(lanes, stream.rows, -1)
-
-
-def _values(raw: npt.NDArray[np.uint8], count: int,
-            pattern: Pattern) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """(values, positions within what the beat covers), [lanes, value beats, B] each."""
-    lanes, _, width = raw.shape
-    if not pattern.units:
-        return np.ascontiguousarray(raw).view(np.int8), None
-    full, rest = divmod(count, SUPERGROUP)
-    period = pattern.units + SUPERGROUP
-    body = raw[:, :full * period].reshape(lanes, full, period, width)
-    tail = raw[:, full * period:]
-    notes = -(-rest * pattern.units // UNITS_PER_BEAT)
-    values = np.concatenate([body[:, :, pattern.units:].reshape(lanes, -1, width),
-                             tail[:, notes:]], 1)
-    meta = np.concatenate([body[:, :, :pattern.units].reshape(lanes, -1),
-                           tail[:, :notes].reshape(lanes, -1)], 1)
-
-    groups = width // pattern.n
-    bits = np.unpackbits(np.ascontiguousarray(meta), axis=1, bitorder="little")
-    bits = bits[:, :count * groups * pattern.bits].reshape(lanes, count, groups, pattern.bits)
-    within = _positions(bits, pattern)
-    slots = [pattern.slot(slot) for slot in range(width)]
-    base = np.array([window * 4 * width + 16 * group + ordinal // pattern.n * pattern.m
-                     for window, group, ordinal in slots])
-    return values.view(np.int8), within.reshape(lanes, count, width) + base
-
-
-def _positions(bits: npt.NDArray[np.uint8], pattern: Pattern) -> npt.NDArray[Any]:
-    """Positions within their group of the kept values, [..., groups, n], from metadata bits."""
-    if pattern.coding == "bitmap":
-        # Set bits first, each kind in ascending order.
-        return np.argsort(1 - bits, axis=-1, kind="stable")[..., :pattern.n]
-    if pattern.coding == "positions":
-        return bits.reshape(*bits.shape[:-1], pattern.n, 4) @ (1 << np.arange(4))
-    choices = list(itertools.combinations(range(pattern.m), pattern.n))
-    # Numbers without a choice do not occur in a legal stream.
-    choices += [choices[0]] * ((1 << pattern.bits) - len(choices))
-    return np.array(choices)[bits @ (1 << np.arange(pattern.bits))]
+def _constants(memory: Memory, stream: Stream) -> npt.NDArray[np.float32]:
+    """Row constants [lanes, rows, names] of a stream."""
+    width, number = memory.config.beat_bytes, len(stream.constants)
+    raw = memory.bytes[:, stream.address * width:stream.values(width)]
+    words = np.ascontiguousarray(raw).view(F32)[:, :stream.rows * number]
+    return words.reshape(len(raw), stream.rows, number)
 
 
 Key = tuple[tuple[Stream, ...], int]
 
 
 class WeightCache:
-    """Decoded streams by their places; a write to a place forgets what was decoded from it."""
+    """Weights by their places; a write to a place forgets what was known of it."""
 
     PAGE = 1 << 14
 
-    def __init__(self, memory: Memory, limit: int) -> None:
-        self.memory, self.limit = memory, limit
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
         self._kept: dict[Key, Weights] = {}
         #: (first byte, end, key) of what lies in a page.
         self._pages: dict[int, set[tuple[int, int, Key]]] = {}
-        self._bytes = 0
         memory.written = self._forget
 
     def get(self, streams: tuple[Stream, ...], joined: int = BELOW) -> Weights:
-        """The decoded streams, decoded now unless that is known already."""
+        """The weights of these streams, looked at now unless they are known already."""
         key = streams, joined
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = Weights(self.memory, streams, joined)
-            self._bytes += found.matrix.nbytes
             for page, place in self._places(key):
                 self._pages.setdefault(page, set()).add(place)
-            while self._bytes > self.limit and len(self._kept) > 1:
-                self._drop(next(iter(self._kept)))
         return found
 
     def _places(self, key: Key) -> Iterator[tuple[int, tuple[int, int, Key]]]:
@@ -221,9 +203,7 @@ class WeightCache:
                 yield page, (low, high, key)
 
     def _drop(self, key: Key) -> None:
-        weights = self._kept.pop(key)
-        weights.current = False
-        self._bytes -= weights.matrix.nbytes
+        self._kept.pop(key).current = False
         for page, place in self._places(key):
             self._pages[page].discard(place)
 
