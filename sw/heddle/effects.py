@@ -13,7 +13,7 @@ import enum
 
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS
-from rtl_gen.spec.isa import Queue, VectorFn
+from rtl_gen.spec.isa import SUMS, Queue, VectorFn
 from rtl_gen.spec.rules import span
 
 from .trace import Step
@@ -58,11 +58,11 @@ class Cells:
         self.scratch = 0
         self.planes = config.scratch_words
         self.scales = self.planes + config.plane_blocks
-        #: K, then V, one cell a head.
+        #: K, then V: by buffer, one cell a head.
         self.fresh = self.scales + config.kv_scales
-        self.stats = self.fresh + 2 * config.heads
+        self.stats = self.fresh + 2 * config.tokens * config.heads
         self.sums = self.stats + 2
-        self.token = self.sums + 2
+        self.token = self.sums + SUMS
         self.count = self.token + 1
 
     def name(self, cell: int) -> str:
@@ -94,6 +94,11 @@ class Cells:
         first = base + start
         return slice(first, first + max(0, count - 1) * step + 1 if count else first, step)
 
+    def _fresh(self, kind: int, buffer: int, head: int, count: int) -> slice:
+        """One head of ``count`` buffers of K (0) or V (1)."""
+        heads, tokens = self.config.heads, self.config.tokens
+        return self._range(self.fresh, (kind * tokens + buffer) * heads + head, count, heads)
+
     def _load(self, v: dict[str, int]) -> list[Access]:
         base = self.scales if v["target"] else self.scratch
         return [Access(self._range(base, v["dst"], v["rows"] * v["words"]), True, Stage.MEMORY)]
@@ -109,8 +114,9 @@ class Cells:
         found = [Access(self._range(self.planes, v["act"], v["beats"] * pattern.ratio), False,
                         Stage.ENGINE)]
         if v["merge"]:
-            head = (v["merge"] - 1) * self.config.heads + v["head"]
-            found.append(Access(self._range(self.fresh, head, 1), False, Stage.ENGINE))
+            found.append(Access(
+                self._fresh(v["merge"] - 1, v["sequence"], v["head"], v["columns"]), False,
+                Stage.ENGINE))
         scales = self._range(self.scales, v["kv_base"] + v["head"], v["rows"], v["kv_heads"] or 1)
         if v["scale"] == 2:
             found.append(Access(scales, False, Stage.EPILOGUE))
@@ -154,11 +160,11 @@ class Cells:
     def _cache(self, v: dict[str, int]) -> list[Access]:
         row = (v["pos"] + v["token"]) // self.config.channels
         entry = v["kv_base"] + row * v["kv_heads"] + v["head"]
-        fresh = v["kind"] * self.config.heads + v["head"]
+        fresh = self._fresh(v["kind"], v["sequence"] + v["token"], v["head"], 1)
         return [Access(self._range(self.scratch, v["a"], self.config.head_words), False,
                        Stage.VECTOR),
                 Access(self._range(self.scales, entry, 1), True, Stage.VECTOR),
-                Access(self._range(self.fresh, fresh, 1), True, Stage.VECTOR)]
+                Access(fresh, True, Stage.VECTOR)]
 
     def _sample(self, v: dict[str, int]) -> list[Access]:
         found = [Access(self._range(self.scratch, v["a"] + column * v["stride"], v["words"]),

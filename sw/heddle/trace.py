@@ -7,7 +7,7 @@ This is control flow only: registers are computed, data are not.
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from rtl_gen.spec.isa import FORMATS, Queue, Register
+from rtl_gen.spec.isa import FORMATS, POSITIONS, Queue, Register
 from rtl_gen.spec.rules import Values
 
 #: An instruction before it is encoded: its name and its fields.
@@ -22,8 +22,8 @@ class Step:
 
     pc: int
     name: str
-    #: Fields, with registers applied to ``rows``, ``beats`` and ``address``; ``pos``; and of a
-    #: GIVEN ``number``, which of the given words it takes.
+    #: Fields, with registers applied to ``rows``, ``beats`` and ``address``; ``pos``, that of
+    #: its sequence; and of a GIVEN ``number``, which of the given words it takes.
     values: Values
 
     @property
@@ -33,7 +33,7 @@ class Step:
 
 def resolve(name: str, fields: Values, registers: Sequence[int]) -> Values:
     """The operands of an instruction as dispatch sees them."""
-    v = {**fields, "pos": registers[Register.POS]}
+    v = {**fields, "pos": registers[POSITIONS[fields.get("sequence", 0)]]}
     for operand in ("rows", "beats"):
         if v.get(f"{operand}_reg"):
             v[operand] = registers[v[f"{operand}_reg"]]
@@ -64,7 +64,7 @@ def trace(program: Sequence[Plain], registers: dict[int, int], *,
     -----
     No token is ever a stop token.  TOKEN keeps its value where none is given.
     """
-    regs = [registers.get(number, 0) for number in range(16)]
+    regs = [registers.get(number, 0) for number in Register]
     pc = start
     for _ in range(limit):
         if pc >= len(program):

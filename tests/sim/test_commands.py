@@ -61,7 +61,7 @@ def golden_control(program, registers, given, stops, sampled=0):
 @pytest.mark.parametrize("case", range(20))
 def test_random_control_programs(case):
     rng = random.Random(f"control {case}")
-    registers = [0] + [rng.choice([1, 2, rng.getrandbits(32)]) for _ in range(15)]
+    registers = [0] + [rng.choice([1, 2, rng.getrandbits(32)]) for _ in range(31)]
     registers[5], registers[6] = rng.choice([0, 3]), rng.randrange(1, 6)
     # LOOP counts registers that are small; loops are nested by their targets.
     program = [("ADDI", {"rd": 7, "rs": 0, "imm": rng.randrange(1, 4)})]
@@ -71,7 +71,7 @@ def test_random_control_programs(case):
             program.append(("NOP", {}))
         else:
             imm = rng.randrange(32) if kind == "SHRI" else rng.randrange(-1 << 31, 1 << 31)
-            program.append((kind, {"rd": rng.choice([0, 2, 8, 9, 15]), "rs": rng.randrange(16),
+            program.append((kind, {"rd": rng.choice([0, 2, 8, 9, 15, 31]), "rs": rng.randrange(32),
                                    "imm": imm}))
     program.insert(rng.randrange(4, 8), ("LOOP", {"rd": 7, "target": rng.randrange(1, 4)}))
     program += [("NEXT", {"target": 0}), ("HALT", {})]
@@ -213,14 +213,15 @@ def test_remembered_checks_equal_the_rules():
         values = random_values(rng, name)
         instruction = decode(isa.encode(name, **values))
         for _ in range(4):
-            registers = [0, rng.choice([0, 3, 4, 100, 2047, 2048]),
-                         *(rng.choice([0, 1, 5, 4096, 0xFFFFFFFF]) for _ in range(14))]
+            registers = [0, *(rng.choice([0, 1, 5, 4096, 0xFFFFFFFF]) for _ in range(31))]
+            position = rng.choice([0, 3, 4, 100, 2047, 2048])
+            registers[isa.POSITIONS[values.get("sequence", 0)]] = position
             operands = instruction.resolve(registers) if instruction.resolve \
                 else instruction.operands
-            resolved = {**values, "pos": registers[1]} | {
+            resolved = {**values, "pos": position} | {
                 key: value for key, value in zip(("rows", "beats", "address"), operands,
                                                  strict=True) if key in values}
-            assert check(TINY, instruction, registers[1], operands, 10) == \
+            assert check(TINY, instruction, registers[instruction.position], operands, 10) == \
                 rules.check(TINY, name, resolved, 10)
 
 

@@ -43,7 +43,7 @@ class Queue(enum.IntEnum):
 
 
 class Register(enum.IntEnum):
-    """Card registers (32 bits); from R7 on they are free."""
+    """Card registers (32 bits); those without a name are free."""
 
     ZERO = 0
     POS = 1     #: position of the current (first) token
@@ -61,6 +61,29 @@ class Register(enum.IntEnum):
     R13 = 13
     R14 = 14
     R15 = 15
+    R16 = 16
+    R17 = 17
+    POS1 = 18   #: position and length of sequence 1
+    LEN1 = 19
+    POS2 = 20   #: of sequence 2
+    LEN2 = 21
+    POS3 = 22   #: of sequence 3
+    LEN3 = 23
+    R24 = 24
+    R25 = 25
+    R26 = 26
+    R27 = 27
+    R28 = 28
+    R29 = 29
+    R30 = 30
+    R31 = 31
+
+
+#: Position and length of each sequence.
+POSITIONS = (Register.POS, Register.POS1, Register.POS2, Register.POS3)
+LENGTHS = (Register.LEN, Register.LEN1, Register.LEN2, Register.LEN3)
+#: Softmax results: sums that ``dest`` makes and ``divide`` takes.
+SUMS = 8
 
 
 HEADER = (
@@ -71,7 +94,7 @@ HEADER = (
 
 
 def _reg(name: str, doc: str) -> Field:
-    return Field(name, 4, doc)
+    return Field(name, 5, doc)
 
 
 _ADDRESS = (
@@ -80,6 +103,7 @@ _ADDRESS = (
     _reg("index_reg", "Register that is multiplied by `stride` and added to the address."),
     Field("stride", 16, "Beats per unit of the index register."),
 )
+_SEQUENCE = Field("sequence", 2, "Sequence whose position and length count; its first fresh buffer.")
 _COLUMNS = (
     Field("digits", 1, "0: one INT8 column a token (A8), 1: two (A16)."),
     Field("two_beat", 1, "The upper half of the columns takes every second beat of a row."),
@@ -117,7 +141,8 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         *_ADDRESS,
         Field("words", 16, "Scratchpad words, or scale entries of one row."),
         Field("source", 1, "0: scratchpad, all channels; 1: the scales of position POS, channel POS mod C only."),
-        Field("src", 16, "First scratchpad word; or scale entry of row 0 (row POS div C is stored).")),
+        Field("src", 16, "First scratchpad word; or scale entry of row 0 (row POS div C is stored)."),
+        Field("sequence", 2, "Sequence whose position counts.")),
         "Chip to HBM; the last beat is filled up with zeros."),
     "MATMUL": (0x20, Queue.MATMUL, (
         Field("address", 32, "Beat address of the stream within every channel."),
@@ -139,15 +164,16 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("scale", 2, "Row scale: 0 none, 1 first word of the row's constants, 2 K scale."),
         Field("norm", 2, "0: none; 1, 2: deferred norm with statistics 0, 1; `wg` is the next constant."),
         Field("bias", 1, "Add the last constant of the row."),
-        Field("divide", 2, "0: none; 1, 2: multiply by 1/sum of softmax result 0, 1."),
+        Field("divide", 4, "0: none; 1 to 8: multiply by 1/sum of softmax result 0 to 7."),
         Field("gelu", 2, "0: none, 1: tanh form, 2: erf form."),
         Field("residual", 1, "Add to the destination instead of replacing it."),
-        Field("dest", 2, "0: scratchpad; 1, 2: softmax, result 0, 1."),
+        Field("dest", 4, "0: scratchpad; 1 to 8: softmax, result 0 to 7."),
         Field("dst", 16, "First scratchpad word; for softmax the plane block of the probabilities."),
         Field("dst_stride", 16, "Scratchpad words (plane blocks) between tokens."),
         Field("head", 6, "Head, for fresh K and V and for scales."),
         Field("kv_base", 16, "First scale entry."),
-        Field("kv_heads", 7, "Scale entries of one row.")),
+        Field("kv_heads", 7, "Scale entries of one row."),
+        _SEQUENCE),
         "Streams weights, K or V against quantised activations; see the engine's page."),
     "VECTOR": (0x30, Queue.VECTOR, (
         Field("fn", 5, "Function, see `VectorFn`."),
@@ -179,8 +205,9 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("a", 16, "First word of the head."), Field("kind", 1, "0: K, 1: V."),
         Field("head", 6, "Head."), Field("token", 2, "Token column."),
         Field("wide", 1, "16-bit digits."),
-        Field("kv_base", 16, "First scale entry."), Field("kv_heads", 7, "Scale entries of one row.")),
-        "Quantises one head of K or V of the current token into the fresh buffers, and its scale into the scale memory."),
+        Field("kv_base", 16, "First scale entry."), Field("kv_heads", 7, "Scale entries of one row."),
+        _SEQUENCE),
+        "Quantises one head of K or V of a current token into the fresh buffers, and its scale into the scale memory."),
     "SAMPLE": (0x35, Queue.VECTOR, (
         Field("a", 16, "First word of logits."), Field("words", 12, "Words."),
         Field("count", 16, "Logits that are valid."), Field("token", 20, "Token number of the first logit."),

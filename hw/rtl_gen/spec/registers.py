@@ -32,7 +32,7 @@ CONTROL = {
 COMMAND = (
     "magic", "flags", "program", "instructions", "entry", "status", "results", "result_beats",
     "tokens", "given", "stop0", "stop1", "stop2", "stop3", "watchdog", "reserved",
-    *(f"r{k}" for k in range(16)),
+    *(f"r{k}" for k in range(32)),
 )
 #: Bit of ``flags``: load the program from memory first.
 FLAG_LOAD = 1

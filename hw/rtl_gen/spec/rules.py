@@ -3,15 +3,16 @@
 
 Each rule is a sentence for the manual and a predicate over the configuration ``c`` and the values
 ``v``: the fields, with
-registers applied to ``rows``, ``beats`` and ``address``, ``pos`` (register POS), and of a GIVEN
-``number``, the sum of its register and its addend modulo 2^32.
+registers applied to ``rows``, ``beats`` and ``address``, ``pos`` (the position of the
+instruction's sequence, register POS where it names none), and of a GIVEN ``number``, the sum of its
+register and its addend modulo 2^32.
 """
 
 from collections.abc import Callable
 
 from .config import SLICE_BLOCKS, CardConfig
 from .formats import PATTERNS, stream_beats
-from .isa import FORMATS, Queue, ScalarFn, VectorFn
+from .isa import FORMATS, SUMS, Queue, ScalarFn, VectorFn
 from .registers import RESULT, Error
 
 Values = dict[str, int]
@@ -46,7 +47,7 @@ def _banked(v: Values) -> bool:
 COMMON: tuple[Rule, ...] = (
     ("`rows` below 2¹² and `beats` below 2¹⁰, also when they come from a register.",
      lambda c, v: v.get("rows", 0) < 1 << 12 and v.get("beats", 0) < 1 << 10),
-    ("POS is below the longest context.", lambda c, v: v["pos"] < c.context),
+    ("POS is below the longest context; here and below, POS is that of the instruction's sequence.", lambda c, v: v["pos"] < c.context),
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -79,9 +80,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
          lambda c, v: v["pattern"] == 0 or not (v["wide"] or v["merge"] or v["k_outer"])),
         ("`two_beat` with `k_outer` needs `wide`.",
          lambda c, v: not (v["two_beat"] and v["k_outer"]) or bool(v["wide"])),
-        ("`scale`, `norm`, `divide`, `gelu`, `dest` and `merge` are at most 2.",
-         lambda c, v: max(v[name] for name in (
-             "scale", "norm", "divide", "gelu", "dest", "merge")) <= 2),
+        ("`scale`, `norm`, `gelu` and `merge` are at most 2, `divide` and `dest` at most 8.",
+         lambda c, v: max(v[name] for name in ("scale", "norm", "gelu", "merge")) <= 2
+         and max(v["divide"], v["dest"]) <= SUMS),
+        ("With `merge`, `sequence` + `columns` is at most T.",
+         lambda c, v: not v["merge"] or v["sequence"] + v["columns"] <= c.tokens),
         ("The constants of all rows fit the constants' queue.",
          lambda c, v: v["rows"] * constants(v) <= c.aux_words),
         ("Without `last` there is no epilogue: `scale`, `norm`, `bias`, `divide`, `gelu`, `residual` and `dest` are 0.",
@@ -123,9 +126,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ("`token` is below T.", lambda c, v: v["token"] < c.tokens),
     ),
     "CACHE": (
-        ("The head ends within the scratchpad, `head` is below the heads built in, `token` below T.",
+        ("The head ends within the scratchpad, `head` is below the heads built in, `sequence` + `token` below T.",
          lambda c, v: v["a"] + c.head_words <= c.scratch_words and v["head"] < c.heads
-         and v["token"] < c.tokens),
+         and v["sequence"] + v["token"] < c.tokens),
         ("The scale's entry lies within the scale memory.",
          lambda c, v: v["kv_base"] + (v["pos"] + v["token"]) // c.channels * v["kv_heads"]
          + v["head"] < c.kv_scales),

@@ -16,7 +16,7 @@ from typing import Any
 
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS
-from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, Register
+from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS
 
 from .program import Instruction, Operands, Registers, check
 
@@ -41,6 +41,7 @@ class Batch:
     def __init__(self, config: CardConfig, members: list[Instruction],
                  parts: list[tuple[Any, list[Instruction]]]) -> None:
         self.config, self.members, self.parts = config, members, parts
+        self._positions = tuple({each.position for each in members})
         self._registers = tuple({
             each.fields[name] for each in members for name in ("address_reg", "index_reg")
             if each.fields.get(name)})
@@ -61,7 +62,8 @@ class Batch:
     def admit(self, registers: Registers, counters: list[int],
               program_words: int) -> list[tuple[Operands, ...]] | None:
         """Take and give all counters; the operands, or None with no effect if one may not run."""
-        position = registers[Register.POS]
+        # What is legal at one position is legal at all below.
+        position = max(registers[number] for number in self._positions)
         key = tuple([registers[number] for number in self._registers])
         legal, operands = self._known.get(key, (-1, []))
         if position > legal:

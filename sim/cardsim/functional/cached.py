@@ -47,7 +47,8 @@ class CachedRows:
         f, lanes, wide, width = self.f, self.lanes, self.wide, self.width
         changed = False
         for token in range(f["columns"]):
-            fresh = self.state.fresh[f["merge"] - 1, token, f["head"]][-wide:]     # [digit, 64]
+            buffer = f["sequence"] + token
+            fresh = self.state.fresh[f["merge"] - 1, buffer, f["head"]][-wide:]     # [digit, 64]
             place = position + token
             if f["merge"] == 1:
                 row, lane = divmod(place, lanes)

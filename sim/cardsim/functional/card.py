@@ -85,7 +85,7 @@ class FunctionalCard:
         self._sampler = Sampler(self.state)
         self._decoded: dict[int, Instruction] = {}
         self._program, self._batches, self._words = [], [], b""
-        self.registers: Registers = [0] * 16
+        self.registers: Registers = [0] * len(Register)
         self._retired = 0
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class FunctionalCard:
                 self._decoded = {}
                 self._program = [None] * command["instructions"]
                 self._batches = [None] * command["instructions"]
-        self.registers = [0, *(command[f"r{k}"] for k in range(1, 16))]
+        self.registers = [0, *(command[f"r{k}"] for k in range(1, len(Register)))]
         self._given = self.memory.read_words(command["tokens"], command["given"]).tolist()
         self._stops = {command[f"stop{k}"] for k in range(4)} - {MASK}
         self._counters = [0] * COUNTERS
@@ -241,7 +241,7 @@ class FunctionalCard:
             raise Stop(instruction.error, pc, instruction.word)
         resolve, counters = instruction.resolve, self._counters
         operands = instruction.operands if resolve is None else resolve(self.registers)
-        error = check(self.config, instruction, self.registers[Register.POS], operands,
+        error = check(self.config, instruction, self.registers[instruction.position], operands,
                       len(self._program), len(self._given))
         if instruction.name == "SAMPLE" and not error and instruction.fields["last"]:
             error = self._room(command, instruction.fields)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from heddle.card import CardError
 from rtl_gen.spec.formats import PATTERNS
-from rtl_gen.spec.isa import Register
+from rtl_gen.spec.isa import LENGTHS, POSITIONS
 
 from .arithmetic import F32, HIGH, RAW, Checked, tame
 from .cached import CachedRows
@@ -64,7 +64,7 @@ class Matmul:
         if self.cached is not None:
             _, beats, address = operands[0]
             self._check(np.ones((beats, 1), np.bool_), beats, self.cached.seen)
-            sums = self.cached(registers[Register.POS], rows, beats, address)
+            sums = self.cached(registers[POSITIONS[f["sequence"]]], rows, beats, address)
         else:
             weights = self._find(operands)
             if self.joined == BELOW and len(operands) > 1:
@@ -78,7 +78,8 @@ class Matmul:
             self.bank.put(f["acc_row"], rows, sums, self.lanes)
             return
         if self.probabilities is not None:
-            self._attend(self.probabilities, sums, weights, registers[Register.LEN], rows)
+            length = registers[LENGTHS[f["sequence"]]]
+            self._attend(self.probabilities, sums, weights, length, rows)
             return
         for token in range(self.tokens):
             first = f["dst"] + token * f["dst_stride"]
@@ -102,7 +103,8 @@ class Matmul:
                 length: int, rows: int) -> None:
         """Scores to softmax; the first token attends to ``length`` positions."""
         if not length:
-            raise CardError("LEN must be at least 1 for a MATMUL to softmax, not 0")
+            register = LENGTHS[self.f["sequence"]].name
+            raise CardError(f"{register} must be at least 1 for a MATMUL to softmax, not 0")
         vscale = (self.scale_rows(rows) & np.uint32(0xFFFF0000)).view(F32).ravel()
         for token in range(self.tokens):
             valid = min(length + token, rows * self.lanes)

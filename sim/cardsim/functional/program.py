@@ -7,7 +7,7 @@ from typing import Any
 
 from rtl_gen.spec import isa, rules
 from rtl_gen.spec.config import CardConfig
-from rtl_gen.spec.isa import Queue
+from rtl_gen.spec.isa import POSITIONS, Queue, Register
 from rtl_gen.spec.registers import Error
 
 Registers = list[int]
@@ -23,6 +23,8 @@ class Instruction:
     ----------
     error : Error
         What is wrong with it whatever the registers hold.
+    position : int
+        Register of the position that counts.
     operands : (rows, beats, address)
         Zero where it has no such; GIVEN has its number in place of the address.
     resolve : callable or None
@@ -39,6 +41,7 @@ class Instruction:
     error: Error
     wait: tuple[int, ...] = ()
     signal: tuple[int, ...] = ()
+    position: int = Register.POS
     operands: Operands = (0, 0, 0)
     resolve: Callable[[Registers], Operands] | None = None
     legal: dict[Operands, int] = dataclasses.field(default_factory=dict)
@@ -57,7 +60,7 @@ def decode(word: int) -> Instruction:
     except ValueError:
         return Instruction("", word, {}, Error.ILLEGAL_OPCODE)
     instruction = Instruction(name, word, fields, Error.NONE, bits(fields["wait"]),
-                              bits(fields["signal"]))
+                              bits(fields["signal"]), POSITIONS[fields.get("sequence", 0)])
     if isa.FORMATS[name][1] in (Queue.MEMORY, Queue.MATMUL):
         instruction.operands = fields.get("rows", 0), fields.get("beats", 0), fields["address"]
         instruction.resolve = _resolver(fields)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cardsim import numerics as nx
 from rtl_gen.spec.config import HEAD, CardConfig
+from rtl_gen.spec.isa import SUMS
 from rtl_gen.spec.registers import Sticky
 
 from .arithmetic import F32, tame
@@ -52,8 +53,8 @@ class State:
         #: Mean and reciprocal deviation by set, token.
         self.norms = np.zeros((2, tokens, 2), F32)
         #: 1/sum by softmax result, token.
-        self.softmax = np.zeros((2, tokens), F32)
-        #: Digits (high, low) of fresh K and V by kind, token, head.
+        self.softmax = np.zeros((SUMS, tokens), F32)
+        #: Digits (high, low) of fresh K and V by kind, buffer, head.
         self.fresh = np.zeros((2, tokens, config.heads, 2, HEAD), np.int8)
         self.layout = 0
         self.signatures: dict[Signature, int] = {}

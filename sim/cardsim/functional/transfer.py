@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from rtl_gen.spec.isa import Register
+from rtl_gen.spec.isa import POSITIONS
 
 from .arithmetic import tame
 from .memory import Memory
@@ -45,7 +45,7 @@ class Store:
         f, state, memory = self.f, self.state, self.memory
         start = address * memory.config.beat_bytes
         if f["source"]:
-            row, lane = divmod(registers[Register.POS], memory.config.channels)
+            row, lane = divmod(registers[POSITIONS[f["sequence"]]], memory.config.channels)
             first = f["src"] + row * f["words"]
             lanes = slice(lane, lane + 1)
             source = state.scales[first:first + f["words"], lanes]

@@ -7,7 +7,7 @@ import numpy as np
 
 from cardsim import numerics as nx
 from rtl_gen.spec.config import HEAD
-from rtl_gen.spec.isa import Register, ScalarFn, VectorFn
+from rtl_gen.spec.isa import POSITIONS, ScalarFn, VectorFn
 
 from .arithmetic import F32, HIGH, LOW, RAW, Checked, tame, tame_scalar
 from .state import PlaneWriter, State
@@ -259,7 +259,8 @@ class Cache:
         size = state.config.head_words
         self.a = state.scratch[f["a"]:f["a"] + len(words) * size].reshape(len(words), HEAD)
         self.wide, self.limit = bool(f["wide"]), nx.LIMIT[1 + f["wide"]]
-        self.fresh = [state.fresh[f["kind"], f["token"], f["head"]] for f in words]
+        self.fresh = [state.fresh[f["kind"], f["sequence"] + f["token"], f["head"]]
+                      for f in words]
 
     def __call__(self, registers: Registers) -> None:
         y = self.a
@@ -283,7 +284,8 @@ class Cache:
 
     def _store(self, f: Fields, registers: Registers, raw: int) -> None:
         """Put a scale's 16 bits into its half of its entry."""
-        row, lane = divmod(registers[Register.POS] + f["token"], self.state.config.channels)
+        position = registers[POSITIONS[f["sequence"]]] + f["token"]
+        row, lane = divmod(position, self.state.config.channels)
         entry = f["kv_base"] + row * f["kv_heads"] + f["head"]
         held = int(self.state.scales[entry, lane])
         self.state.scales[entry, lane] = \

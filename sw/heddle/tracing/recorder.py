@@ -108,7 +108,7 @@ class Recorder:
         self.recordings.append(Recording(
             config=self.config, program=tuple(map(isa.decode, words)), given=tuple(given),
             entry=record["entry"],
-            registers={k: record[f"r{k}"] for k in range(16)}, status=status,
+            registers={k: record[f"r{k}"] for k in isa.Register}, status=status,
             log=self._observed.events()))
         return status
 
