@@ -11,6 +11,7 @@ namespace heddle {
 
 namespace {
 constexpr size_t kOutstanding = 64;     // bursts a port may have under way, reads and writes each
+constexpr uint64_t kPiece = 512;        // longest burst of the channel's own port: 16 beats of 32 bytes (AXI3)
 constexpr uint32_t kOkay = 0, kSlaveError = 2, kDecodeError = 3;
 }  // namespace
 
@@ -38,9 +39,14 @@ void Channel::configure(const Timing& timing) {
 
 void Channel::reset() {
     reads_.clear();
+    buffer_.clear();
+    served_ = served_beats_ = read_beat_ = 0;
+    // What was sent whole lands, answered or not.
+    for (const auto* queue : {&replies_, &writes_})
+        for (const Write& write : *queue) commit(write);
+    filling_.clear();
     writes_.clear();
     replies_.clear();
-    read_beat_ = write_beat_ = 0;
     activity_ = 0;
     answer_ = Answer{};
     held_ = Request{};
@@ -59,20 +65,70 @@ void Channel::fail(const std::string& text) {
         violation_ = "channel " + std::to_string(index_) + ", cycle " + std::to_string(cycle_) + ": " + text;
 }
 
-// The channel is busy for this burst; returns the cycle at which the channel has served it.
-uint64_t Channel::occupy(uint64_t offset, uint64_t bytes, bool write) {
-    double now = std::max(cycle_ * ns_per_cycle_, busy_until_);
-    while (next_refresh_ <= now) {
-        if (next_refresh_ + timing_.refresh_ns > now) now = next_refresh_ + timing_.refresh_ns;
+// The channel is busy with these bytes; returns when it begins with them.  What could have begun before the last edge has done so.
+double Channel::occupy(uint64_t offset, uint64_t bytes, bool write) {
+    const double from = now() - ns_per_cycle_;
+    // A refresh waits for the piece under way, and then takes its whole time.
+    while (next_refresh_ <= std::max(from, busy_until_)) {
+        busy_until_ = std::max(busy_until_, next_refresh_) + timing_.refresh_ns;
         next_refresh_ += timing_.refresh_every_ns;
     }
-    double time = bytes / timing_.peak_gbps;
-    if (offset != next_offset_) time = std::max(time, timing_.random_ns);
-    if (write != last_write_) time += timing_.turnaround_ns;
+    const double transfer = bytes / timing_.peak_gbps;
+    double start = std::max(from, busy_until_);
+    if (offset != next_offset_) start += std::max(0.0, timing_.random_ns - transfer);
+    if (write != last_write_) start += timing_.turnaround_ns;
     next_offset_ = offset + bytes;
     last_write_ = write;
-    busy_until_ = now + time;
-    return static_cast<uint64_t>(now / ns_per_cycle_);
+    busy_until_ = start + transfer;
+    return start;
+}
+
+// Serve what the channel begins with before the next edge.
+void Channel::serve() {
+    while (busy_until_ < now() && (serve_write() || serve_read())) {
+    }
+}
+
+bool Channel::serve_write() {
+    if (writes_.empty()) return false;
+    Write write = std::move(writes_.front());
+    writes_.pop_front();
+    write.due = now() - ns_per_cycle_ + timing_.write_latency_ns;
+    if (!write.error) {
+        for (uint64_t at = 0; at < write.data.size(); at += kPiece)
+            occupy(write.offset + at, std::min<uint64_t>(kPiece, write.data.size() - at), true);
+        write.due = busy_until_ + timing_.write_latency_ns;
+    }
+    replies_.push_back(std::move(write));
+    return true;
+}
+
+bool Channel::serve_read() {
+    if (served_ == reads_.size()) return false;
+    const Read& read = reads_[served_];
+    const uint64_t offset = read.offset + uint64_t(served_beats_) * beat_;
+    const uint32_t beats = std::min(read.beats - served_beats_, uint32_t(kPiece / beat_));
+    // A piece needs room for all that it brings.
+    if (!buffer_.empty() && (buffer_.size() + beats) * beat_ > timing_.buffer_bytes) return false;
+    const double start = read.error ? now() - ns_per_cycle_ : occupy(offset, uint64_t(beats) * beat_, false);
+    for (uint32_t k = 0; k < beats; k++) {
+        Beat beat{start + timing_.latency_ns + k * (beat_ / timing_.peak_gbps), {}};
+        if (!read.error) std::memcpy(beat.data.data(), data_ + offset + uint64_t(k) * beat_, beat_);
+        buffer_.push_back(beat);
+    }
+    served_beats_ += beats;
+    if (served_beats_ == read.beats) {
+        served_++;
+        served_beats_ = 0;
+    }
+    return true;
+}
+
+// The bytes of a write come into memory.
+void Channel::commit(const Write& write) {
+    if (write.error) return;
+    for (size_t k = 0; k < write.data.size(); k++)
+        if (write.strobes[k / 8] >> k % 8 & 1) data_[write.offset + k] = write.data[k];
 }
 
 void Channel::check_address(const char* what, uint64_t address, uint32_t len, uint32_t size, uint32_t burst) {
@@ -119,72 +175,64 @@ const Answer& Channel::tick(const Request& r) {
     if (ar) {
         check_address("read", r.araddr, r.arlen, r.arsize, r.arburst);
         const uint64_t size = uint64_t(r.arlen + 1) * beat_, offset = r.araddr - base;
-        const bool outside = r.araddr < base || offset + size > bytes_;
-        const uint64_t start = outside ? cycle_ : occupy(offset, size, false);
-        reads_.push_back({offset, start + uint64_t(timing_.latency_ns / ns_per_cycle_), r.arlen + 1, r.arid, outside});
+        reads_.push_back({offset, r.arlen + 1, r.arid, r.araddr < base || offset + size > bytes_});
     }
-    if (rd && ++read_beat_ == reads_.front().beats) {
-        reads_.pop_front();
-        read_beat_ = 0;
+    if (rd) {
+        buffer_.pop_front();
+        if (++read_beat_ == reads_.front().beats) {
+            reads_.pop_front();
+            read_beat_ = 0;
+            served_--;
+        }
     }
     if (aw) {
         check_address("write", r.awaddr, r.awlen, r.awsize, r.awburst);
         const uint64_t size = uint64_t(r.awlen + 1) * beat_, offset = r.awaddr - base;
-        writes_.push_back({offset, 0, r.awlen + 1, r.awid, r.awaddr < base || offset + size > bytes_});
+        filling_.push_back({offset, 0, r.awlen + 1, r.awid, r.awaddr < base || offset + size > bytes_, {}, {}});
     }
     if (wr) {
-        if (writes_.empty()) {
+        if (filling_.empty()) {
             fail("W without AW");       // the model takes no data ahead of its address
         } else {
-            Burst& burst = writes_.front();
-            const uint64_t at = burst.offset + uint64_t(write_beat_) * beat_;
-            if (!burst.error)
-                for (uint32_t k = 0; k < beat_; k++)
-                    if (r.wstrb >> k & 1) data_[at + k] = r.wdata[k];
-            const bool last = ++write_beat_ == burst.beats;
+            Write& write = filling_.front();
+            write.data.insert(write.data.end(), r.wdata, r.wdata + beat_);
+            for (uint32_t k = 0; k < beat_; k += 8) write.strobes.push_back(r.wstrb >> k & 0xFF);
+            const bool last = write.data.size() == uint64_t(write.beats) * beat_;
             if (last != r.wlast) fail("WLAST is not at the last beat");
             if (last) {
-                const uint64_t size = uint64_t(burst.beats) * beat_;
-                uint32_t resp = burst.error ? kDecodeError : kOkay;
-                if (timing_.write_error_at - burst.offset < size) resp = kSlaveError;
-                if (!burst.error) occupy(burst.offset, size, true);
-                const double done = std::max(busy_until_, cycle_ * ns_per_cycle_) + timing_.write_latency_ns;
-                replies_.push_back({uint64_t(done / ns_per_cycle_), burst.id, resp});
-                writes_.pop_front();
-                write_beat_ = 0;
+                writes_.push_back(std::move(write));
+                filling_.pop_front();
             }
         }
     }
     if (b) replies_.pop_front();
 
     cycle_++;
+    serve();
     a.arready = reads_.size() < kOutstanding && !stalled();
-    a.awready = writes_.size() + replies_.size() < kOutstanding && !stalled();
-    a.wready = !writes_.empty() && !stalled();
+    a.awready = filling_.size() + writes_.size() + replies_.size() < kOutstanding && !stalled();
+    a.wready = !filling_.empty() && !stalled();
     // An answer that is not taken stays; a new one comes when its time has come.
     if (!a.rvalid || rd) {
-        a.rvalid = false;
-        if (!reads_.empty()) {
-            const Burst& burst = reads_.front();
-            // Beats of one burst follow at the channel's own rate.
-            const double due = burst.ready + double(read_beat_) * beat_ / timing_.peak_gbps / ns_per_cycle_;
-            if (cycle_ >= due && !stalled()) {
-                const uint64_t at = burst.offset + uint64_t(read_beat_) * beat_;
-                a.rvalid = true;
-                a.rid = burst.id;
-                a.rlast = read_beat_ + 1 == burst.beats;
-                a.rresp = burst.error ? kDecodeError
-                        : timing_.read_error_at >= at && timing_.read_error_at < at + beat_ ? kSlaveError : kOkay;
-                if (burst.error) std::memset(a.rdata, 0, beat_);
-                else std::memcpy(a.rdata, data_ + at, beat_);
-            }
+        a.rvalid = !buffer_.empty() && now() >= buffer_.front().due && !stalled();
+        if (a.rvalid) {
+            const Read& read = reads_.front();
+            const uint64_t at = read.offset + uint64_t(read_beat_) * beat_;
+            a.rid = read.id;
+            a.rlast = read_beat_ + 1 == read.beats;
+            a.rresp = read.error ? kDecodeError
+                    : timing_.read_error_at >= at && timing_.read_error_at < at + beat_ ? kSlaveError : kOkay;
+            std::memcpy(a.rdata, buffer_.front().data.data(), beat_);
         }
     }
     if (!a.bvalid || b) {
-        a.bvalid = !replies_.empty() && cycle_ >= replies_.front().ready && !stalled();
+        a.bvalid = !replies_.empty() && now() >= replies_.front().due && !stalled();
         if (a.bvalid) {
-            a.bid = replies_.front().id;
-            a.bresp = replies_.front().resp;
+            const Write& write = replies_.front();
+            commit(write);
+            a.bid = write.id;
+            a.bresp = write.error ? kDecodeError
+                    : timing_.write_error_at - write.offset < write.data.size() ? kSlaveError : kOkay;
         }
     }
     return a;

@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pseudo-channel of HBM behind an AXI4 port: content, timing, protocol checks.
 //
-// Timing (all parameters, see Timing): a burst occupies the channel for bytes / peak rate, but at least `random_ns` if it
-// does not continue where the last one ended; changing between reads and writes costs `turnaround_ns`; every
-// `refresh_every_ns` the channel pauses for `refresh_ns`.  Read data appears `latency_ns` after the channel was granted.
-// The port itself moves at most one beat a cycle.  Sources of the defaults are in docs/simulators.md.
+// Timing (all parameters, see Timing).  The channel serves one piece (512 bytes, or what is left of a burst) after another.  A piece
+// occupies it for bytes / peak rate, but at least `random_ns` if it does not continue where the last one ended; changing between reads and
+// writes costs `turnaround_ns`; every `refresh_every_ns` the channel pauses for `refresh_ns`, when the piece under way is through.  Reads are
+// served in order, ahead of the port as far as `buffer_bytes` hold what was read; their first beat comes `latency_ns` after the channel began with
+// it.  A write is served when its data are there, before reads that still wait, and answered `write_latency_ns` later.  The port moves at most one
+// beat a cycle each way.  Sources of the defaults are in docs/simulators.md.
+//
+// A read sees a write that was answered before the channel served it, and no other: AXI orders the two no better, and a card that forgets to wait for
+// the answer shall not be right by luck.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <deque>
 #include <string>
+#include <vector>
 
 namespace heddle {
 
 struct Timing {
     double clock_mhz = 100;
     double peak_gbps = 14.375;          // bytes per ns while streaming
-    double random_ns = 13.4;            // least time of a burst elsewhere
+    double random_ns = 12.28;           // least time of a piece elsewhere
     double latency_ns = 128;            // read latency
+    double buffer_bytes = 16384;        // what the channel reads ahead of the port
     double write_latency_ns = 80;       // last write beat to response
     double turnaround_ns = 10;          // read to write or back
     double refresh_every_ns = 3900;
@@ -62,12 +70,18 @@ public:
     uint8_t activity() const { return activity_; }
 
 private:
-    struct Burst { uint64_t offset, ready; uint32_t beats, id; bool error; };
-    struct Reply { uint64_t ready; uint32_t id, resp; };
+    struct Read { uint64_t offset; uint32_t beats, id; bool error; };
+    struct Beat { double due; std::array<uint8_t, 128> data; };
+    struct Write { uint64_t offset; double due; uint32_t beats, id; bool error; std::vector<uint8_t> data, strobes; };
 
     void check(const Request& request);
     void check_address(const char* what, uint64_t address, uint32_t len, uint32_t size, uint32_t burst);
-    uint64_t occupy(uint64_t offset, uint64_t bytes, bool write);
+    double now() const { return cycle_ * ns_per_cycle_; }
+    void serve();
+    bool serve_write();
+    bool serve_read();
+    double occupy(uint64_t offset, uint64_t bytes, bool write);
+    void commit(const Write& write);
     bool stalled();
     void fail(const std::string& text);
 
@@ -81,10 +95,14 @@ private:
     double busy_until_ = 0, next_refresh_ = 0;
     uint64_t next_offset_ = ~0ull;
     bool last_write_ = false;
-    std::deque<Burst> reads_, writes_;
-    std::deque<Reply> replies_;
-    uint32_t read_beat_ = 0, write_beat_ = 0;
+    // Bursts that the port has asked for and not received; the first `served_` of them and `served_beats_` of the next are in the buffer.
+    std::deque<Read> reads_;
+    size_t served_ = 0;
+    uint32_t served_beats_ = 0, read_beat_ = 0;
+    std::deque<Beat> buffer_;
     uint8_t activity_ = 0;
+    // Addresses that wait for data, writes that wait for the channel, writes that wait for their answer.
+    std::deque<Write> filling_, writes_, replies_;
     Answer answer_;
     Request held_{};
     uint8_t held_wdata_[128] = {};
