@@ -137,11 +137,14 @@ class Checkpoint:
         self.shape = read_shape(self.config)
         self.tied = bool(self.config.get("tie_word_embeddings", True))
         self.pattern = self._noted_pattern()
-        self._files = self._open()
+        #: File by tensor name.  Files are open while a tensor is read: all that was read of an open
+        #: one would stay in memory, as pages of its map.
+        self._files = self._places()
         # Both forms are about: with the language model's prefix, and the bare transformer.
         self._prefix = "transformer." if "transformer.wte.weight" in self._files else ""
+        handles = {name: self._open(name) for name in set(self._files.values())}
         for name, shape in self._expected().items():
-            self._check(name, shape)
+            self._check(handles, name, shape)
 
     def _noted_pattern(self) -> str | None:
         notes = self.config.get(NOTES)
@@ -154,11 +157,9 @@ class Checkpoint:
             raise UserError(f"{NOTES}.pattern in {CONFIG}: {error}") from None
         return str(pattern)
 
-    def _open(self) -> dict[str, Any]:
-        """Open handle by tensor name."""
+    def _places(self) -> dict[str, str]:
         if (self.folder / WEIGHTS).exists():
-            handle = self._open_file(WEIGHTS)
-            return dict.fromkeys(handle.keys(), handle)
+            return dict.fromkeys(self._open(WEIGHTS).keys(), WEIGHTS)
         if not (self.folder / INDEX).exists():
             raise UserError(f"{self.folder} has no {WEIGHTS} (other formats must be converted)")
         placed = _read_json(self.folder / INDEX).get("weight_map")
@@ -169,12 +170,10 @@ class Checkpoint:
             if pathlib.PurePath(name).name != name:
                 raise UserError(f"{self.folder / INDEX} must name files of its own folder, "
                                 f"not {name!r}")
-        handles = {name: self._open_file(name) for name in sorted(names)}
-        held = {name: set(handle.keys()) for name, handle in handles.items()}
-        return {tensor: handles[str(name)] for tensor, name in placed.items()
-                if tensor in held[str(name)]}
+        held = {name: set(self._open(name).keys()) for name in sorted(names)}
+        return {tensor: str(name) for tensor, name in placed.items() if tensor in held[str(name)]}
 
-    def _open_file(self, name: str) -> Any:
+    def _open(self, name: str) -> Any:
         try:
             return safetensors.safe_open(self.folder / name, framework="numpy")
         except FileNotFoundError:
@@ -204,11 +203,11 @@ class Checkpoint:
         """The name of a tensor in the file."""
         return name if name == "lm_head.weight" else self._prefix + name
 
-    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+    def _check(self, handles: dict[str, Any], name: str, shape: tuple[int, ...]) -> None:
         stored = self.stored_name(name)
         if stored not in self._files:
             raise UserError(f"tensor {stored} is missing in {self.folder}")
-        part = self._files[stored].get_slice(stored)
+        part = handles[self._files[stored]].get_slice(stored)
         if tuple(part.get_shape()) != shape:
             raise UserError(f"tensor {stored} must have shape {list(shape)}, "
                             f"not {list(part.get_shape())}")
@@ -223,7 +222,7 @@ class Checkpoint:
     def stored(self, name: str) -> npt.NDArray[Any]:
         """A tensor by its name in the file, as it is stored."""
         try:
-            value: npt.NDArray[Any] = self._files[name].get_tensor(name)
+            value: npt.NDArray[Any] = self._open(self._files[name]).get_tensor(name)
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"tensor {name} cannot be read: {error}") from None
         return value
@@ -232,8 +231,9 @@ class Checkpoint:
         """A tensor in FP32; :class:`UserError` if one of its elements is no finite FP32 number."""
         stored = self.stored_name(name)
         with np.errstate(over="ignore"):
-            value: Floats = self.stored(stored).astype(np.float32)
-        if not np.isfinite(value).all():
+            value: Floats = self.stored(stored).astype(np.float32, copy=False)
+        # Least and greatest: a flag for every element would be memory.
+        if not np.isfinite([value.min(), value.max()]).all():
             raise UserError(f"tensor {stored} must be finite, but holds NaN or infinity")
         return value
 

@@ -22,7 +22,7 @@ from .tiling import Matrix
 
 Floats = npt.NDArray[np.float32]
 #: Bytes of a table that are laid out at a time.
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 
 class Block(NamedTuple):
@@ -90,19 +90,21 @@ class Images:
         """Everything that a card must hold before its first command.
 
         ``progress`` is called with parts done and parts: every layer is one, so are the tables.
+        The largest parts come first, one at a time: what reads them holds them in FP32, while cards
+        that are this process's memory are still empty.
         """
         layers, memory = self._layout.shape.layers, self._layout.memory
         total = layers + 2
-        embedding = self._source.embedding()
-        yield from self._table(memory.embedding, embedding)
-        yield from self._table(memory.positions,
-                               self._source.positions()[:self._layout.context])
-        progress(1, total)
         gamma, beta = self._source.final_norm()
         end = memory.layers + layers * memory.layer_stride
         yield Block(end + memory.gamma[0], stripe(gamma[None], self._layout)[:, 0].reshape(
             self._layout.config.channels, memory.vector, -1))
-        yield from self._matrix("head", memory.head, self._source.head(), gamma=gamma, beta=beta)
+        yield from self._matrix("head", memory.head, quantise_rows(self._source.head()),
+                                gamma=gamma, beta=beta)
+        progress(1, total)
+        yield from self._table(memory.embedding, self._source.embedding())
+        yield from self._table(memory.positions,
+                               self._source.positions()[:self._layout.context])
         progress(2, total)
         for number in range(layers):
             yield from self._layer(memory.layers + number * memory.layer_stride,
@@ -125,20 +127,22 @@ class Images:
         factor = np.ones(3 * shape.width, np.float32)
         factor[:shape.width] = 1 / np.sqrt(np.float32(HEAD)) if shape.scaled else 1
         parts = memory.matrices
-        yield from self._matrix("qkv", address + parts["qkv"], heads_together(layer.qkv),
+        yield from self._matrix("qkv", address + parts["qkv"],
+                                quantise_rows(heads_together(layer.qkv)),
                                 bias=heads_together(layer.qkv_bias), gamma=layer.gamma1,
                                 beta=layer.beta1, factor=heads_together(factor))
-        yield from self._matrix("out", address + parts["out"], layer.out, bias=layer.out_bias)
-        yield from self._matrix("up", address + parts["up"], layer.up, bias=layer.up_bias,
-                                gamma=layer.gamma2, beta=layer.beta2)
-        yield from self._matrix("down", address + parts["down"], layer.down, bias=layer.down_bias)
+        yield from self._matrix("out", address + parts["out"], quantise_rows(layer.out),
+                                bias=layer.out_bias)
+        yield from self._matrix("up", address + parts["up"], quantise_rows(layer.up),
+                                bias=layer.up_bias, gamma=layer.gamma2, beta=layer.beta2)
+        yield from self._matrix("down", address + parts["down"], quantise_rows(layer.down),
+                                bias=layer.down_bias)
 
-    def _matrix(self, name: str, address: int, weights: Floats, *, bias: Floats | None = None,
+    def _matrix(self, name: str, address: int, rows: Rows, *, bias: Floats | None = None,
                 gamma: Floats | None = None, beta: Floats | None = None,
                 factor: Floats | None = None) -> Iterator[Block]:
-        """The pieces of one matrix, quantised; ``factor`` scales its outputs."""
+        """The pieces of one matrix; ``factor`` scales its outputs."""
         matrix = self._layout.matrices[name]
-        rows = quantise_rows(weights)
         constants = row_constants(rows, bias=bias, gamma=gamma, beta=beta, factor=factor)
         if constants.shape[1] != matrix.constants:
             raise AssertionError(f"{name} must have {matrix.constants} constants a row")

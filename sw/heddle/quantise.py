@@ -10,6 +10,8 @@ Floats = npt.NDArray[np.float32]
 
 #: Largest magnitude of a weight.
 LIMIT = 127
+#: Rows that are taken at a time: bounds the memory that is needed beside the result.
+_BLOCK = 4096
 #: Scales below are subnormal and would be zero on the card.
 _SMALLEST = np.float32(2.0**-126)
 
@@ -31,14 +33,18 @@ def quantise_rows(weights: npt.ArrayLike) -> Rows:
     Rows without a weight (and those too small for FP32) get scale 0.
     """
     w = np.asarray(weights, np.float32)
-    scale = np.abs(w).max(axis=1, initial=0) / np.float32(LIMIT)
-    scale = np.where(scale < _SMALLEST, np.float32(0), scale)
-    divisor = np.where(scale == 0, np.float32(np.inf), scale)[:, None]
-    return Rows(np.rint(w / divisor).clip(-LIMIT, LIMIT).astype(np.int8), scale)
+    q, scale = np.empty(w.shape, np.int8), np.empty(len(w), np.float32)
+    for row in range(0, len(w), _BLOCK):
+        part = slice(row, row + _BLOCK)
+        found = np.abs(w[part]).max(axis=1, initial=0) / np.float32(LIMIT)
+        scale[part] = np.where(found < _SMALLEST, np.float32(0), found)
+        divisor = np.where(scale[part] == 0, np.float32(np.inf), scale[part])[:, None]
+        q[part] = np.rint(w[part] / divisor).clip(-LIMIT, LIMIT)
+    return Rows(q, scale)
 
 
 def wide_sum(q: npt.NDArray[np.int8], vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """``q @ vector`` in FP64, in blocks of rows: the matrix is never held in FP64 at once."""
-    v, block = np.asarray(vector, np.float64), 4096
-    parts = [q[row:row + block].astype(np.float64) @ v for row in range(0, len(q), block)]
+    v = np.asarray(vector, np.float64)
+    parts = [q[row:row + _BLOCK].astype(np.float64) @ v for row in range(0, len(q), _BLOCK)]
     return np.concatenate(parts) if parts else np.zeros(0)

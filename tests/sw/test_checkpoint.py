@@ -2,6 +2,7 @@
 """Checkpoints in every form they come in, and one sentence for each that cannot run."""
 
 import json
+import pathlib
 
 import ml_dtypes
 import numpy as np
@@ -48,6 +49,15 @@ def test_every_form_of_one_model_reads_alike(tmp_path, found, dtype, prefix, sha
     checkpoint = Checkpoint(path)
     assert (checkpoint.shape.layers, checkpoint.shape.heads, checkpoint.shape.inner) == (2, 1, 100)
     same(checkpoint, found, dtype)
+
+
+def test_no_file_stays_mapped(tmp_path, found):
+    """What was read of a map counts as memory of the process until the file is closed."""
+    checkpoint = Checkpoint(models.write(tmp_path, found))
+    layer, embedding = checkpoint.layer(0), checkpoint.embedding()
+    assert layer.up.size
+    assert embedding.size
+    assert str(tmp_path) not in pathlib.Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_buffers_of_old_checkpoints_are_ignored(tmp_path, found):

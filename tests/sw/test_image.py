@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies in memory: every part in its place, none over another."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from heddle.options import Options
 from heddle.pack.patterns import unpack_stream
 from heddle.prune import prune_rows
 from heddle.quantise import quantise_rows
+from heddle.shape import Shape
+from heddle.shapes import RandomSource
 from rtl_gen.spec.config import SMALL, TINY, U280
 from tests.sw import models
 
@@ -73,6 +77,21 @@ def test_every_block_has_a_place_of_its_own(checkpoint, config, pruning):
     assert not used[layout.memory.logits:layout.memory.layers].any()
     assert not used[layout.memory.cache:].any()
     assert used[layout.memory.layers:layout.memory.cache].all()
+
+
+def test_a_model_is_never_held_as_a_whole():
+    """One matrix in FP32 and as signed bytes, and what a block of its rows needs."""
+    shape = Shape(layers=8, width=256, inner=1024, vocabulary=24000, context=64)
+    images = Images(Layout(TINY, shape, Options()), RandomSource(shape))
+    largest = 4 * shape.vocabulary * shape.width
+    tracemalloc.start()
+    try:
+        total = sum(block.data.nbytes for block in images.blocks())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total > 1.4 * largest
+    assert peak < 1.8 * largest
 
 
 def test_the_weights_of_a_layer_can_be_read_back(checkpoint):
