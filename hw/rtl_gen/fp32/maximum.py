@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 maximum."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .bits import clean, key, nonfinite
+from .bits import NAN, nonfinite, unpack
 from .pipe import Pipe
 
 
@@ -33,9 +33,17 @@ class Max(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         pipe = Pipe(m, self.en)
-        a, b = clean(self.a), clean(self.b)
+        a, b = unpack(self.a), unpack(self.b)
+        # Patterns are compared as they are: a subnormal, which counts as zero, is below all other
+        # magnitudes anyhow, and of two with one sign either will do.
+        first, zero, nan = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.o.eq(pipe(Mux(key(a) > key(b), a, b), "result")),
+            first.eq(Mux(a.sign != b.sign, b.sign, (self.a[:31] > self.b[:31]) ^ a.sign)),
+            zero.eq(Mux(first, a.zero, b.zero)), nan.eq(a.nan | b.nan)]
+        chosen = Mux(first, self.a, self.b)
+        m.d.comb += [
+            self.o.eq(pipe(
+                Mux(nan, NAN, Cat(Mux(zero, 0, chosen[:31]), chosen[31])), "result")),
             self.nonfinite.eq(pipe(nonfinite(self.a) | nonfinite(self.b), "seen")),
         ]
         return m

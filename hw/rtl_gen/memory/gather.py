@@ -43,11 +43,15 @@ class Gather(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         first = self.place == 0
+        beat = Signal(8 * self.config.beat_bytes, reset_less=True)
         for place in range(self.config.beat_bytes // 4):
             mine = self.place == place
-            with m.If(self.push & (mine | first)):
-                m.d.sync += self.write.p.data.word_select(place, 32).eq(Mux(mine, self.word, 0))
-        m.d.comb += self.write.valid.eq(self.full)
+            # Zeros come from the registers' own reset: the words take no logic.
+            with m.If(self.push & first & ~mine):
+                m.d.sync += beat.word_select(place, 32).eq(0)
+            with m.Elif(self.push & mine):
+                m.d.sync += beat.word_select(place, 32).eq(self.word)
+        m.d.comb += [self.write.valid.eq(self.full), self.write.p.data.eq(beat)]
         with m.If(self.push & self.complete):
             m.d.sync += [self.full.eq(1), self.write.p.address.eq(self.address)]
         with m.Elif(self.write.ready):
