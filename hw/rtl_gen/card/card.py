@@ -96,9 +96,11 @@ class Card(Shell):
         connect(m, sampler.record, control.record)
         m.d.comb += [vector.sample_done.eq(sampler.done), control.sampled.eq(sampler.sampled)]
 
+        nonfinite = Signal(4)
         m.d.sync += [
-            control.nonfinite.eq(Cat(unit.nonfinite for unit in (
-                epilogue, probabilities, vector, sampler)).any()),
+            nonfinite.eq(Cat(unit.nonfinite for unit in (
+                epilogue, probabilities, vector, sampler))),
+            control.nonfinite.eq(nonfinite.any()),
             control.out_of_range.eq(probabilities.range | vector.range)]
         m.d.comb += [
             control.events.entries.eq(engine.entries_used),

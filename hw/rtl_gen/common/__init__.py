@@ -3,6 +3,7 @@
 
 from .queue import Queue
 from .ram import Ram
+from .skid import Skid
 from .tree import tree_sum
 
-__all__ = ["Queue", "Ram", "tree_sum"]
+__all__ = ["Queue", "Ram", "Skid", "tree_sum"]

@@ -5,7 +5,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..common import Queue, layouts
+from ..common import Queue, Skid, layouts
 from ..emit import Leaf
 from ..spec.config import ACC_BITS, CardConfig
 from . import bank, products, sequencer
@@ -22,7 +22,7 @@ from .sequencer import Sequencer
 #: Lanes that share one copy of what a step tells all lanes.
 GROUP = 8
 #: Instructions that may wait for the epilogue.
-EPILOGUE_JOBS = 4
+EPILOGUE_JOBS = 8
 
 
 def row(config: CardConfig) -> data.StructLayout:
@@ -111,7 +111,10 @@ class Engine(wiring.Component):
         shift = Signal(data.ArrayLayout(SHIFT_BITS, config.tokens), reset_less=True)
         align = ~aligned_valid | fire
         fetch = ~fetched_valid | align
-        step = steps.step
+        # The sequencer's counters do not wait for what all channels say in the same cycle.
+        m.submodules.skid = skid = Skid(steps.step.payload.shape())
+        connect(m, steps.step, skid.i)
+        step = skid.o
         m.d.comb += [
             step.ready.eq(fetch), planes.read_en.eq(fetch), planes.align_en.eq(align),
             planes.block[0].eq(step.p.block[0]), planes.block[1].eq(step.p.block[1]),
@@ -119,7 +122,8 @@ class Engine(wiring.Component):
             fresh.read_en.eq(fetch), fresh.head.eq(step.p.head), fresh.beat.eq(step.p.beat),
             fresh.row.eq(step.p.head_row),
             fresh.merge_en.eq(align), fresh.kind.eq(fetched.merge), fresh.delta.eq(fetched.delta),
-            fresh.columns.eq(fetched.columns), fresh.high.eq(fetched.high[0])]
+            fresh.columns.eq(fetched.columns), fresh.buffer.eq(fetched.buffer),
+            fresh.high.eq(fetched.high[0])]
         with m.If(fetch):
             m.d.sync += [fetched.eq(step.p), fetched_valid.eq(step.valid)]
         with m.If(align):

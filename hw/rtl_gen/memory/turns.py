@@ -41,7 +41,9 @@ class ConstantsArbiter(wiring.Component):
     take, skip : ``Out(2)``, ``Out(1)``
         ``word_take`` and ``word_skip`` of all channels.
     users : array of 2 :func:`user`
-        ``EPILOGUE`` and ``MEMORY``.  All in the same cycle: there is no register in between.
+        ``EPILOGUE`` and ``MEMORY``.  What they take goes through in the same cycle.  The level they
+        see is that of the cycle before, less what was taken in it: looking at all channels takes
+        long.
     """
 
     def __init__(self, config: CardConfig):
@@ -55,10 +57,12 @@ class ConstantsArbiter(wiring.Component):
         # Enough of 1, 2, 3 words in every channel.
         enough = [Cat(*(level >= least for level in self.level)).all()
                   for least in range(1, WORDS + 1)]
-        level = Signal(2)
+        level, seen = Signal(2), Signal(2)
         m.d.comb += level.eq(Mux(enough[2], 3, Mux(enough[1], 2, enough[0])))
+        # After a skip nothing is known of what follows; all else leaves what was not taken.
+        m.d.sync += seen.eq(Mux(self.skip, 0, level - self.take))
         for number, who in enumerate(self.users):
             with m.If(self.owner.valid & (self.owner.payload == number)):
-                m.d.comb += [who.level.eq(level), self.take.eq(who.take), self.skip.eq(who.skip),
+                m.d.comb += [who.level.eq(seen), self.take.eq(who.take), self.skip.eq(who.skip),
                              self.owner.ready.eq(who.release)]
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AXI4 write master: single beats, joined to bursts where their addresses follow one another."""
 
-from amaranth import Const, Module, Signal
+from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -64,17 +64,28 @@ class Writer(wiring.Component):
         m.submodules.data = beats = Queue(8 * beat_bytes, depth=2 * BURST)
         m.submodules.bursts = bursts = Queue(burst_layout, depth=4)
 
-        # The beat at hand, with its byte address.
-        here = Signal()
+        # A beat's data wait in their queue from the start; only its number goes on to be joined.
+        # `ready` comes from registers, because all channels together decide whether the engine
+        # may go on: a second number is kept, and the queue tells a cycle late that it fills up.
+        here, spare, room = Signal(), Signal(), Signal(init=1)
+        waiting = Signal(range(beats.depth + 1))
+        number, second = Signal(32, reset_less=True), Signal(32, reset_less=True)
         byte = Signal(64, reset_less=True)
-        number, content = Signal(32, reset_less=True), Signal(8 * beat_bytes, reset_less=True)
-        take = Signal()
-        m.d.comb += self.i.ready.eq(~here | take)
-        with m.If(self.i.ready):
-            m.d.sync += here.eq(self.i.valid)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [byte.eq(self.base + (self.i.p.address << size)),
-                         number.eq(self.i.p.address), content.eq(self.i.p.data)]
+        accept, take, sent = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(room & ~spare), accept.eq(self.i.valid & self.i.ready),
+            beats.i.payload.eq(self.i.p.data), beats.i.valid.eq(accept)]
+        # One more may come in the cycle that finds the queue nearly full.
+        m.d.sync += [waiting.eq(waiting + accept - sent), room.eq(waiting < beats.depth - 2)]
+        with m.If(accept):
+            m.d.sync += second.eq(self.i.p.address)
+        upcoming = Mux(spare, second, self.i.p.address)
+        with m.If(~here | take):
+            m.d.sync += [
+                here.eq(spare | accept), spare.eq(0), number.eq(upcoming),
+                byte.eq(self.base + (upcoming << size))]
+        with m.Elif(accept):
+            m.d.sync += spare.eq(1)
 
         # The burst that grows.
         burst, grows = Signal(burst_layout), Signal()
@@ -87,10 +98,9 @@ class Writer(wiring.Component):
                     & (byte[size:PAGE.bit_length() - 1] != 0) & (idle != PATIENCE)),
             bursts.i.payload.eq(burst),
             bursts.i.valid.eq(grows & (unanswered != OUTSTANDING)
-                              & ((here & ~fits & beats.i.ready) | (idle == PATIENCE))),
+                              & ((here & ~fits) | (idle == PATIENCE))),
             close.eq(bursts.i.valid & bursts.i.ready),
-            beats.i.payload.eq(content),
-            take.eq(here & (fits | ~grows | close) & beats.i.ready), beats.i.valid.eq(take)]
+            take.eq(here & (fits | ~grows | close))]
         with m.If(take):
             m.d.sync += [grows.eq(1), idle.eq(0), following.eq(number + 1)]
             with m.If(fits):
@@ -104,7 +114,7 @@ class Writer(wiring.Component):
 
         # Address, then data.
         left = Signal(range(BURST + 1))
-        sent, answered = Signal(), Signal()
+        answered = Signal()
         m.d.comb += [
             port.awid.eq(0), port.awsize.eq(size), port.awburst.eq(1),
             port.awaddr.eq(bursts.o.p.address), port.awlen.eq(bursts.o.p.beats - 1),

@@ -5,7 +5,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..common import Ram, layouts
+from ..common import Ram, Skid, layouts
 from ..emit import Leaf
 from ..fp32 import Tree
 from ..spec.config import SLICE_BLOCKS, CardConfig
@@ -104,7 +104,10 @@ class Vector(wiring.Component):
 
     def _instructions(self, m, issue, statistics, heads, serial, quantiser):
         """Who gets the instructions, and who asks for second passes."""
-        connect(m, flipped(self.job), issue.job)
+        # Whether an instruction leaves is known late.
+        m.submodules.skid = skid = Skid(layouts.JOB)
+        connect(m, flipped(self.job), skid.i)
+        connect(m, skid.o, issue.job)
         connect(m, issue.norm, statistics.norm)
         connect(m, statistics.again, issue.slice)
         connect(m, issue.head, heads.i)
