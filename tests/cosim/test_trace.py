@@ -164,7 +164,7 @@ def test_the_picture_is_not_blank(folder):
     (["--cards", "rtl:tiny", "--summary", "-o", "x"],
      "one of --output and --summary must be given, not both"),
     (["--cards", "rtl:tiny", "--summary", "--prompt", "x"],
-     "a model must be given with a prompt"),
+     "prompt must be a number of tokens, or a text with a model, not 'x'"),
     (["sw/models/shakespeare-gpt2", "--cards", "rtl:tiny", "--summary"],
      "a prompt must be given with a model"),
     (["--cards", "rtl:tiny", "--summary", "--sample", "0"],

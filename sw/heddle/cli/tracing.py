@@ -54,8 +54,10 @@ def trace(
     cache: common.Cache = "int16",
     context: Annotated[int, typer.Option(
         help="Positions that are in memory before the first token of a random model.")] = 128,
-    prompt: Annotated[str | None, typer.Option(help="Text that MODEL goes on from.")] = None,
+    prompt: Annotated[str | None, typer.Option(
+        help="Text that MODEL goes on from; tokens of the prompt of a random model.")] = None,
     new: Annotated[int, typer.Option(help="Tokens to make.")] = 1,
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
     clock: Annotated[float | None, typer.Option(
         metavar="MHZ", help="Clock of the card [default: the configuration's].")] = None,
     latency: Annotated[float | None, typer.Option(
@@ -95,9 +97,7 @@ def trace(
     options = Options(activation=activation, cache=cache, pattern=pattern)
     watch = Watch()
     if model is None:
-        if prompt is not None:
-            raise UserError("a model must be given with a prompt")
-        work = workload(context, None, new, 1, full, layers)
+        work = workload(context, _count(prompt), new, batch, full, layers)
         figures = _random(watch, Bench(
             cards=cards, shape=taken(shape, layers), options=options, workload=work, seed=seed,
             card_options=how))
@@ -127,6 +127,13 @@ def trace(
         "run": title, **figures, "layer": _plain(layer), "whole": _plain(whole)})
     draw(output / "trace.png", _point(recorder, layout, figures, cards), layer, title)
     ERR.print(f"{output / 'trace.json.gz'} is for https://ui.perfetto.dev", style="dim")
+
+
+def _count(prompt: str | None) -> int | None:
+    """The tokens of a random model's prompt."""
+    if prompt is None or prompt.isdecimal():
+        return None if prompt is None else int(prompt)
+    raise UserError(f"prompt must be a number of tokens, or a text with a model, not {prompt!r}")
 
 
 def _random(watch: Watch, bench: Bench) -> dict[str, Any]:

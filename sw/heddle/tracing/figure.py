@@ -2,9 +2,11 @@
 """Two pictures of a run: a roofline with published systems, and where the cycles of a layer go."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,22 @@ import numpy as np
 from .account import Account
 from .labels import MATRICES
 
+#: Bytes per second of the board that most published systems use.
+_BOARD = 460e9
 _PUBLISHED = pathlib.Path(__file__).with_name("published.json")
-#: Colours of what moves, from one family; of what is lost, from another.
-_USEFUL = ("#08306b", "#2171b5", "#4292c6", "#6baed6", "#9ecae1", "#c6dbef", "#3f007d", "#807dba")
-_LOST = ("#7f2704", "#d94801", "#fd8d3c", "#fdbe85", "#a63603", "#e6550d")
+#: Colours: of matrices, in their order; of all else that memory moves; of what is lost.
+_MATRIX = dict(zip(MATRICES, ("#08306b", "#2171b5", "#4292c6", "#6baed6", "#238b45", "#74c476",
+                              "#54278f"), strict=True))
+_OTHER = ("#807dba", "#9e9ac8", "#bcbddc", "#dadaeb")
+_LOST = ("#d94801", "#fd8d3c", "#a63603", "#fdbe85", "#7f2704")
+#: A wait for weights is no loss where memory is the limit.
+_MEMORY_BOUND = "#d9d9d9"
 #: Parts of a bar below this share are drawn as one.
 _LEAST = 0.004
+#: How close two points, and two names, may be: logarithms, and shares of a bar.
+_NEAR, _APART = 0.12, 0.028
+#: Place of the second bar, with room for the names of the first.
+_RIGHT = 1.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,11 +79,11 @@ def draw(path: pathlib.Path, point: Point, layer: Account, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 7.2), layout="constrained")
+    figure = Figure(figsize=(15, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=(1.55, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     _roofline(left, point)
-    _bar(right, layer)
+    _bars(right, layer)
     figure.suptitle(title, fontsize=13)
     # Neither time nor version: equal runs give equal files.
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -81,98 +93,119 @@ def _roofline(axes: Any, point: Point) -> None:
     systems = published()
     sizes = [1e6 * one["weight_megabytes"] for one in systems] + [point.bytes_per_token]
     rates = [one["tokens_per_second"] for one in systems] + [point.tokens_per_second]
-    x = np.geomspace(min(sizes) / 2, 2 * max(sizes), 200)
-    lines: list[tuple[Any, str, str, str | None]] = [(1e9 * point.nominal_gbps / x, "#08306b", "--",
-              f"this card's memory, nominal {point.nominal_gbps:.0f} GB/s"),
-             (np.minimum(1e9 * point.bandwidth_gbps / x, point.compute_tokens_per_second),
-              "#08306b", "-",
-              f"this card, attainable: {point.bandwidth_gbps:.4g} GB/s, "
-              f"{point.compute_tokens_per_second:,.0f} tokens/s of multipliers")]
-    lines += [(1e9 * share * 460 / x, "#999999", ":", None) for share in (1, 0.5, 0.25, 0.1)]
-    for y, colour, style, label in lines:
-        axes.plot(x, y, style, color=colour, label=label, linewidth=1.4 if label else 0.9)
+    x = np.geomspace(min(sizes) / 4, 2.5 * max(sizes), 200)
+    axes.set_xlim(x[0], x[-1])
+    axes.set_ylim(min(rates) / 4, 12 * max(*rates, 1e9 * point.bandwidth_gbps / max(sizes)))
     for share in (1, 0.5, 0.25, 0.1):
-        axes.annotate(f"{100 * share:.0f} % of 460 GB/s", (x[12], 4.6e11 * share / x[12]),
-                      fontsize=7, color="#777777", rotation=-32, rotation_mode="anchor",
-                      va="bottom")
-    markers = {"board": ("o", "measured on a board"), "simulation": ("^", "simulated"),
-               "estimate": ("s", "estimated")}
-    seen = set()
-    for one in systems:
-        marker, label = markers[one["measured"]]
-        axes.plot(1e6 * one["weight_megabytes"], one["tokens_per_second"], marker, color="#555555",
-                  markersize=6, linestyle="", label=None if label in seen else label)
-        seen.add(label)
-    axes.plot(point.bytes_per_token, point.tokens_per_second, "*", color="#d94801", markersize=17,
+        axes.plot(x, share * _BOARD / x, ":", color="#999999", linewidth=0.9,
+                  label=f"{_BOARD / 1e9:.0f} GB/s of a U280: all, a half, a quarter, a tenth"
+                  if share == 1 else None)
+    axes.plot(x, 1e9 * point.nominal_gbps / x, "--", color="#08306b", linewidth=1.2,
+              label=f"this card's memory on paper: {point.nominal_gbps:.4g} GB/s")
+    axes.plot(x, np.minimum(1e9 * point.bandwidth_gbps / x, point.compute_tokens_per_second), "-",
+              color="#08306b", linewidth=1.6,
+              label=f"attainable: {point.bandwidth_gbps:.4g} GB/s, multipliers for "
+                    f"{point.compute_tokens_per_second:,.0f} tokens/s")
+    axes.plot(point.bytes_per_token, point.tokens_per_second, "*", color="#d94801", markersize=18,
               linestyle="", label=point.name, zorder=5)
-    _names(axes, [(f"{one['system']} {one['format']}\n{one['model']}, {one['device']}",
-                   1e6 * one["weight_megabytes"], one["tokens_per_second"]) for one in systems])
+    for kind, marker in (("board", "o"), ("simulation", "^"), ("estimate", "s")):
+        mine = [one for one in systems if one["measured"] == kind]
+        label = {"board": "measured on a board", "simulation": "simulated",
+                 "estimate": "estimated"}[kind]
+        axes.plot([1e6 * one["weight_megabytes"] for one in mine],
+                  [one["tokens_per_second"] for one in mine], marker, color="#444444",
+                  markersize=6, linestyle="", label=f"published, {label}")
+    _number(axes, systems)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(x[0], x[-1])
-    axes.set_ylim(min(rates) / 2.5, 4 * max(*rates, 1e9 * point.bandwidth_gbps / max(sizes)))
     axes.set_xlabel("bytes read from memory for a token (published systems: weights alone)")
-    axes.set_ylabel("tokens/s, one sequence")
+    axes.set_ylabel("tokens/s of one sequence")
     axes.set_title("Attainable and reached", fontsize=11)
     axes.grid(visible=True, which="major", color="#eeeeee")
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper right", framealpha=0.95)
 
 
-def _names(axes: Any, labels: list[tuple[str, float, float]]) -> None:
-    """Text beside points: of points that lie close, the upper one's goes up."""
-    for text, x, y in labels:
-        above = sum(abs(np.log(x / ox)) < 0.25 and 0 < np.log(y / oy) < 0.35
-                    for _, ox, oy in labels)
-        below = sum(abs(np.log(x / ox)) < 0.25 and -0.35 < np.log(y / oy) <= 0
-                    for _, ox, oy in labels) - 1
-        place = (6, 9) if above else (6, -17) if below else (8, -6)
-        axes.annotate(text, (x, y), textcoords="offset points", xytext=place, fontsize=7,
-                      color="#333333")
+def _number(axes: Any, systems: list[dict[str, Any]]) -> None:
+    """Numbers beside the points, one number where several lie on each other; their names below."""
+    places: list[tuple[float, float, str]] = []
+    for number, one in enumerate(systems, 1):
+        x, y = np.log(1e6 * one["weight_megabytes"]), np.log(one["tokens_per_second"])
+        near = next((k for k, (px, py, _) in enumerate(places)
+                     if abs(x - px) < _NEAR and abs(y - py) < _NEAR), None)
+        if near is None:
+            places.append((x, y, str(number)))
+        else:
+            px, py, text = places[near]
+            places[near] = px, py, f"{text}, {number}"
+    for x, y, text in places:
+        axes.annotate(text, (np.exp(x), np.exp(y)), textcoords="offset points", xytext=(7, 5),
+                      fontsize=8.5, weight="bold", color="#222222")
+    names = [f"{number}  {one['system']}, {one['device']}: {one['model']}, {one['format']}, "
+             f"{one['tokens_per_second']:g}/s" for number, one in enumerate(systems, 1)]
+    axes.text(0.015, 0.02, "\n".join(names), transform=axes.transAxes, fontsize=7.5, va="bottom",
+              color="#222222", bbox={"facecolor": "white", "edgecolor": "#cccccc", "alpha": 0.9})
 
 
-def _bar(axes: Any, layer: Account) -> None:
-    moved = _ordered(layer.moved)
-    lost: dict[str, float] = {}
+def _bars(axes: Any, layer: Account) -> None:
+    lost: Counter[str] = Counter()
     for wait, cycles in layer.lost.items():
-        lost[wait.cause] = lost.get(wait.cause, 0) + cycles
-    waited: dict[str, float] = {}
+        lost[f"no beat: {wait.cause}"] += cycles   # type: ignore[assignment]
+    waited: Counter[str] = Counter()
     for wait, cycles in layer.waited.items():
-        waited[f"waits: {wait.cause}"] = waited.get(f"waits: {wait.cause}", 0) + cycles
-    rest = {f"lost: {cause}": cycles for cause, cycles in lost.items()}
-    _stack(axes, 0, layer, moved, rest)
-    _stack(axes, 1, layer, _ordered(layer.fired), waited)
-    axes.set_xticks([0.42, 1.42], ["memory\n(all channels)", "engine"])
-    axes.set_xlim(-0.35, 2.75)
-    axes.set_ylim(0, layer.cycles * 1.01)
+        waited[f"waits: {wait.cause}"] += cycles    # type: ignore[assignment]
+    for place, useful, rest in ((0.0, layer.moved, lost), (_RIGHT, layer.fired, waited)):
+        parts = _parts(useful, layer.cycles, "others moved", _OTHER)
+        _stack(axes, place, layer, parts + _parts(rest, layer.cycles, "others lost", _LOST))
+    axes.set_xticks([0, _RIGHT],
+                    ["memory moves beats of\n(mean of all channels)", "engine works on"])
+    axes.set_xlim(-0.3, _RIGHT + 0.85)
+    axes.set_ylim(0, layer.cycles * 1.02)
     axes.set_ylabel("cycles")
     axes.set_title(f"One layer: {layer.cycles:,.0f} cycles"
-                   + (f" (mean of {layer.layers})" if layer.layers > 1 else ""), fontsize=11)
+                   + (f", mean of {layer.layers}" if layer.layers > 1 else ""), fontsize=11)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _ordered(found: Mapping[str, float]) -> dict[str, float]:
-    """Matrices in a layer's order, then the rest."""
-    return {name: found[name] for name in (*MATRICES, *found) if name in found}
+def _parts(found: Mapping[str, float], whole: float, rest: str,
+           colours: Sequence[str]) -> list[tuple[str, float, str]]:
+    """(name, cycles, colour): matrices in a layer's order, then the others; what is too thin to be
+    seen is put together."""
+    ordered = {name: found[name] for name in (*MATRICES, *found) if name in found}
+    seen = {name: cycles for name, cycles in ordered.items() if cycles >= _LEAST * whole}
+    if thin := sum(found.values()) - sum(seen.values()):
+        seen[rest] = thin
+    others = itertools.cycle(colours)
+    return [(name, cycles, _MATRIX.get(name)
+             or (_MEMORY_BOUND if name == "waits: weights" else next(others)))
+            for name, cycles in seen.items()]
 
 
-def _stack(axes: Any, place: float, layer: Account, useful: Mapping[str, float],
-           lost: Mapping[str, float]) -> None:
-    """One bar with its parts named beside it; parts too thin to be seen are put together."""
-    bottom, free = 0.0, 0.0
-    for found, colours, rest in ((useful, _USEFUL, "others"), (lost, _LOST, "lost: others")):
-        seen = {name: cycles for name, cycles in found.items()
-                if cycles >= _LEAST * layer.cycles}
-        if thin := sum(found.values()) - sum(seen.values()):
-            seen[rest] = thin
-        for number, (name, cycles) in enumerate(seen.items()):
-            axes.bar(place, cycles, 0.32, bottom, color=colours[number % len(colours)],
-                     edgecolor="white", linewidth=0.5)
-            # Names keep their distance where parts are thin.
-            height = max(bottom + cycles / 2, free)
-            axes.annotate(f"{name} {100 * cycles / layer.cycles:.1f} %",
-                          (place + 0.16, bottom + cycles / 2), (place + 0.21, height),
-                          fontsize=8, va="center",
-                          arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6})
-            free = height + 0.027 * layer.cycles
-            bottom += cycles
+def _stack(axes: Any, place: float, layer: Account, parts: list[tuple[str, float, str]]) -> None:
+    """One bar with its parts named beside it."""
+    ends = list(itertools.accumulate(cycles for _, cycles, _ in parts))
+    middles = [end - cycles / 2 for end, (_, cycles, _) in zip(ends, parts, strict=True)]
+    heights = spread(middles, _APART * layer.cycles, layer.cycles)
+    for (name, cycles, colour), end, middle, height in zip(parts, ends, middles, heights,
+                                                           strict=True):
+        axes.bar(place, cycles, 0.34, end - cycles, color=colour, edgecolor="white", linewidth=0.4)
+        axes.annotate(f"{name} {100 * cycles / layer.cycles:.1f} %", (place + 0.17, middle),
+                      (place + 0.23, height), fontsize=8, va="center",
+                      arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6,
+                                  "shrinkA": 0, "shrinkB": 0})
+
+
+def spread(wanted: Sequence[float], apart: float, most: float) -> list[float]:
+    """Ascending places near the wanted ones, so far apart, none above ``most``.
+
+    >>> spread([1, 1.5, 9.8, 9.9], 1, 10)
+    [1, 2, 9, 10]
+    """
+    found: list[float] = []
+    for place in wanted:
+        found.append(max(place, found[-1] + apart) if found else place)
+    limit = most
+    for number in reversed(range(len(found))):
+        found[number] = min(found[number], limit)
+        limit = found[number] - apart
+    return found
