@@ -64,8 +64,10 @@ class Planes:
     x: int
     mixed: int
     hidden: int
+    #: Of all heads of the first sequence, then of the second.
     queries: int
-    probabilities: tuple[int, int]
+    #: By softmax result.
+    probabilities: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Memory:
     head: int
     cache: int
     cache_stride: int
+    #: Beats from one sequence's cache to the next one's.
+    slot: int
     #: Within a layer's part of the cache.
     scales: int
     keys: int
@@ -98,8 +102,9 @@ class Memory:
     head_stride: tuple[int, int]
     #: Beats of one FP32 vector of the model's width.
     vector: int
-    #: Beats of one row of scales.
+    #: Beats of one row of scales, and of one row of logits.
     scale_row: int
+    row: int
     #: Beats in use.
     used: int
 
@@ -126,6 +131,8 @@ class Layout:
     tokens : int
         Most tokens that one pass can take: what the columns hold, less where they do not fit the
         card.
+    sequences : int
+        Most sequences of a batch, for which memory has a cache each; a power of two, as ``tokens``.
     """
 
     def __init__(self, config: CardConfig, shape: Shape, options: Options,
@@ -140,9 +147,8 @@ class Layout:
         self.vectors = {name: slices(width, cover, most) for name, width in (
             ("x", shape.width), ("mixed", shape.width), ("hidden", shape.inner))}
         self.scratch = self._scratch(self.tokens)
-        self.planes = self._planes()
         self.matrices = self._matrices()
-        self.memory = self._memory()
+        self.sequences, self.planes, self.memory = self._fit()
 
     @property
     def rows(self) -> int:
@@ -209,6 +215,20 @@ class Layout:
             tokens >>= 1
         return tokens
 
+    def _fit(self) -> tuple[int, Planes, Memory]:
+        """The most sequences for which there is room, and where all lies then."""
+        sequences = self.tokens
+        while True:
+            try:
+                if sequences > 1 and sequences * self.rows * self.shape.heads \
+                        > self.config.kv_scales:
+                    raise UserError("kv_scales")
+                return sequences, self._planes(sequences), self._memory(sequences)
+            except UserError:
+                if sequences == 1:
+                    raise
+                sequences >>= 1
+
     def _scratch(self, tokens: int) -> Scratch:
         space = Space()
         width, hidden = self._words(self.shape.width), self._words(self.shape.inner)
@@ -221,7 +241,7 @@ class Layout:
         return Scratch(x=x, position=position, qkv=qkv, mixed=mixed, hidden=inner,
                        gamma=(first, second), logits=logits, logit_words=rows)
 
-    def _planes(self) -> Planes:
+    def _planes(self, sequences: int) -> Planes:
         space, size = Space(), self.config.beat_bytes
 
         def take(elements: int) -> int:
@@ -232,8 +252,8 @@ class Layout:
         scores = math.ceil(self.rows * self.config.channels / size)
         planes = Planes(
             x=take(self.shape.width), mixed=take(self.shape.width), hidden=take(self.shape.inner),
-            queries=space.take(self.shape.heads * HEAD // size),
-            probabilities=(space.take(scores), space.take(scores)))
+            queries=space.take(sequences * self.shape.heads * HEAD // size),
+            probabilities=tuple(space.take(scores) for _ in range(2 * sequences)))
         space.limit(self.config.plane_blocks, f"plane_windows of {self.config.name}", unit=4)
         return planes
 
@@ -273,7 +293,7 @@ class Layout:
         """Beats of one result record."""
         return self._beats(4 * (len(registers.RESULT) + 2 * candidates))
 
-    def _memory(self) -> Memory:
+    def _memory(self, sequences: int) -> Memory:
         config, shape = self.config, self.shape
         space = Space()
         take = space.take
@@ -285,7 +305,8 @@ class Layout:
         tokens = take(self._beats(4 * config.context))
         results = take(self.context * self.result_beats(config.top_k))
         embedding, positions = take(shape.vocabulary * vector), take(self.context * vector)
-        logits = take(self._beats(4 * self._words(shape.vocabulary)))
+        row = self._beats(4 * self._words(shape.vocabulary))
+        logits = take(sequences * row)
         probes = take(2 * (shape.layers + 1) * vector)
 
         inside = Space()
@@ -307,7 +328,7 @@ class Layout:
         keys, values = (inside.take(shape.heads * stride) for stride in strides)
         cache_stride = inside.used
         # The scales of the layer after the last are loaded too, and never used.
-        cache = take(shape.layers * cache_stride + self.rows * scale_row)
+        cache = take(sequences * shape.layers * cache_stride + self.rows * scale_row)
         space.limit(config.channel_beats, f"MB of each of the {config.channels} HBM channels of "
                     f"{config.name}", unit=(1 << 20) // config.beat_bytes)
         return Memory(
@@ -315,7 +336,8 @@ class Layout:
             embedding=embedding, positions=positions, logits=logits, probes=probes, layers=layers,
             layer_stride=stride, gamma=(gamma[0], gamma[1]), matrices=places, head=head,
             cache=cache, cache_stride=cache_stride, scales=scales, keys=keys, values=values,
-            head_stride=strides, vector=vector, scale_row=scale_row, used=space.used)
+            head_stride=strides, vector=vector, scale_row=scale_row,
+            slot=shape.layers * cache_stride, row=row, used=space.used)
 
 
 def choose_pattern(options: Options, noted: str | None) -> tuple[int, int]:

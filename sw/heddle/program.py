@@ -261,7 +261,8 @@ class _Orderer:
         later = [number for number in range(other, len(self._steps))
                  if completes(self._steps[number]) == ends]
         here = [number for number in later if self._turns[number] == turn]
-        return next(iter(here or later), other)
+        named = [number for number in later if self._roles[self._steps[number].pc] is not None]
+        return next(iter(here or named or later), other)
 
     def _note(self, step: Step, turn: int) -> None:
         number, role = len(self._steps), self._roles[step.pc]

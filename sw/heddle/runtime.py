@@ -12,10 +12,11 @@ from rtl_gen.spec.isa import Register
 from rtl_gen.spec.registers import Sticky
 
 from .card import Card, Status
-from .compile import SILENT, Compiler
+from .compile import Compiler
 from .errors import RunError, UserError
 from .image import Block
 from .layout import Layout
+from .parts import SILENT, Columns
 from .program import Program
 
 #: Seconds that one decode step may take on the slowest simulated card.
@@ -85,7 +86,7 @@ class Runtime:
         kind = candidates, store_logits, probe
         if kind not in self._programs:
             self._programs[kind] = tuple(
-                Compiler(self.layout, tokens=tokens, candidates=candidates,
+                Compiler(self.layout, Columns(tokens=tokens), candidates=candidates,
                          store_logits=store_logits, probe=probe).program()
                 for tokens in sorted({1, self.layout.tokens}))
         return self._programs[kind]

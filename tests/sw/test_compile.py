@@ -6,10 +6,11 @@ import dataclasses
 import pytest
 
 from heddle.check import Race, check
-from heddle.compile import BASES, SILENT, Compiler, fp32
+from heddle.compile import Compiler
 from heddle.errors import UserError
 from heddle.layout import Layout
 from heddle.options import Options
+from heddle.parts import BASES, SILENT, Columns, fp32
 from heddle.program import Builder
 from heddle.shape import GELU_ERF, Shape
 from rtl_gen.spec import isa
@@ -29,7 +30,7 @@ LARGE = Shape(layers=3, width=1600, inner=6400, vocabulary=50257, context=1024)
 def compiled(config, shape, pruning=(1, 1), *, tokens=1, candidates=0, store_logits=False,
              **options):
     layout = Layout(config, shape, Options(**options), pruning)
-    return layout, Compiler(layout, tokens=tokens, candidates=candidates,
+    return layout, Compiler(layout, Columns(tokens=tokens), candidates=candidates,
                             store_logits=store_logits).program()
 
 
@@ -178,7 +179,7 @@ def test_a_model_larger_than_memory():
     ({"plane_windows": 32}, "plane_windows of tiny must be at least 36 for this model, not 32"),
     ({"kv_scales": 128}, "kv_scales of tiny must be at least 256 for this model, not 128"),
     ({"program_words": 128},
-     "program_words of tiny must be at least 156 for this model, not 128"),
+     "program_words of tiny must be at least 154 for this model, not 128"),
     ({"group_sizes": (8,)}, "M of the pattern must be one of 8 on tiny, not 4"),
 ])
 def test_cards_that_are_too_small(change, sentence):

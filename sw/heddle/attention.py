@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention: queries, keys and values, scores, values, and what they leave time for.
+
+Heads follow each other through a chain of units: a head's query, key and value are quantised when
+their rows are done; its scores go through softmax; its values are averaged.  Each step is short and
+its result comes late, so products of several heads, the rows of heads to come and the output
+projection of heads that are done take turns.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+
+from rtl_gen.spec.config import HEAD
+from rtl_gen.spec.formats import DENSE
+from rtl_gen.spec.isa import Register
+from rtl_gen.spec.rules import Values
+
+from .parts import BLOCKS, CACHE, POSITIONS, ROW, ROWS, WEIGHTS, Parts
+from .schedule import Task, schedule
+from .tiling import Matrix, Piece
+
+#: Context for which products are put in order; with longer ones there is less to hide.
+_CONTEXT = 128
+#: Cycles from the end of one step's product to the start of the next one's, and those that every
+#: token adds: u280 takes 105, 118 and 111 with four tokens.
+_WAIT, _WAIT_TOKEN = 90, 8
+
+
+class Attention:
+    """Writes the attention of one layer.
+
+    Parameters
+    ----------
+    parts : Parts
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._p, self._layout, self._b = parts, parts.layout, parts.builder
+        self._columns = parts.columns
+        each = self._columns.each
+        self._format: Values = {**parts.format,
+                                "two_beat": self._layout.attention_two_beat(each)}
+        #: Two rounds of sequences: as one head's results are used, the next one's come.
+        self._results = 2 * self._columns.sequences
+        self._todo: dict[Hashable, Callable[[], None]] = {}
+        self._wait = _WAIT + _WAIT_TOKEN * self._columns.tokens
+
+    def write(self) -> list[Piece]:
+        """Emit everything; returns the pieces of the output projection that are left."""
+        matrices = self._layout.matrices
+        tasks = [*self._heads(), *self._rows(matrices["qkv"])]
+        chunks = [piece for piece in matrices["out"].pieces if not piece.last]
+        tasks += [self._chunk(number, piece) for number, piece in enumerate(chunks)]
+        for task in schedule(tasks):
+            self._todo[task.name]()
+        self._store_scales()
+        return list(matrices["out"].pieces[len(chunks):])
+
+    # ---- Tasks ----
+
+    def _task(self, name: Hashable, cycles: int, after: list[tuple[Hashable, int]],
+              emit: Callable[[], None]) -> Task:
+        self._todo[name] = emit
+        return Task(name=name, cycles=cycles, after=after)
+
+    def _heads(self) -> list[Task]:
+        """Scores and values of all heads; the oldest first, values before scores."""
+        layout, tasks = self._layout, []
+        pieces = layout.matrices["qkv"].pieces
+        per_head = 3 * layout.config.head_words
+        digits = (1 + layout.options.wide) / (1 + self._format["two_beat"])
+        context = min(_CONTEXT, layout.context)
+        scores = int(-(-context // layout.config.channels) * layout.config.head_beats * digits)
+        values = int(-(-context // layout.config.beat_bytes) * layout.config.head_words * digits)
+        for turn in range(layout.shape.heads * self._columns.sequences):
+            head, sequence = divmod(turn, self._columns.sequences)
+            row = next(number for number, piece in enumerate(pieces) if piece.last
+                       and piece.row + piece.rows >= (head + 1) * per_head)
+            before: list[tuple[Hashable, int]] = [(("rows", row), self._wait)]
+            if turn >= self._results:   # whose result this one replaces
+                before.append((("values", turn - self._results), 0))
+            tasks += [
+                self._task(("values", turn), values, [(("scores", turn), self._wait)],
+                           functools.partial(self._values, head, sequence)),
+                self._task(("scores", turn), scores, before,
+                           functools.partial(self._scores, head, sequence))]
+        return tasks
+
+    def _rows(self, matrix: Matrix) -> list[Task]:
+        """Rows of queries, keys and values, in the order of memory."""
+        per_head, tasks = 3 * self._layout.config.head_words, []
+        for number, piece in enumerate(matrix.pieces):
+            heads = range(piece.row // per_head, (piece.row + piece.rows) // per_head) \
+                if piece.last else range(0)
+            tasks.append(self._task(
+                ("rows", number), self._cycles(matrix, piece),
+                [(("rows", number - 1), 0)] if number else [],
+                functools.partial(self._project, piece, heads)))
+        return tasks
+
+    def _chunk(self, number: int, piece: Piece) -> Task:
+        """A chunk of the output projection."""
+        last = min(-(-self._p.stop(piece) // HEAD), self._layout.shape.heads) \
+            * self._columns.sequences - 1
+        return self._task(
+            ("out", number), self._cycles(self._layout.matrices["out"], piece),
+            [(("values", turn), self._wait) for turn in range(last + 1)],
+            functools.partial(self._p.matmul, "out", piece, self._layout.scratch.x,
+                              dst_stride=self._p.x))
+
+    def _cycles(self, matrix: Matrix, piece: Piece) -> int:
+        """For which a piece keeps the engine, or memory, busy."""
+        entries = piece.rows * piece.beats * max(1, matrix.pattern.ratio // 4)
+        beats = piece.rows * piece.beats * (1 + matrix.pattern.units / 32)
+        return int(max(beats, entries / (1 + self._p.format["two_beat"])))
+
+    # ---- Instructions ----
+
+    def _project(self, piece: Piece, heads: range) -> None:
+        """One piece of queries, keys and values, and what becomes of the heads that it ends."""
+        layout, memory = self._layout, self._layout.memory
+        self._p.matmul("qkv", piece, layout.scratch.qkv, norm=1, dst_stride=self._p.qkv)
+        for head in heads:
+            self._inputs(head)
+            if head == 0:
+                # The gammas' buffers are free: their last readers are before head 0's in their
+                # queue.
+                self._p.load(layout.scratch.gamma[1], memory.layers + memory.gamma[1],
+                             address_reg=WEIGHTS)
+                self._p.load(layout.scratch.gamma[0],
+                             memory.layers + memory.layer_stride + memory.gamma[0],
+                             address_reg=WEIGHTS)
+
+    def _inputs(self, head: int) -> None:
+        """Quantise a head's query, key and value, of all tokens."""
+        layout, words = self._layout, self._layout.config.head_words
+        for column in range(self._columns.tokens):
+            # Every sequence has the columns to itself when its turn comes.
+            sequence, token = divmod(column, self._columns.each)
+            base = layout.scratch.qkv + column * self._p.qkv + 3 * words * head
+            self._b.emit("QUANT", a=base, words=words, act=self._query(head, sequence),
+                         token=token, exponent=self._p.bases.attention, **self._format)
+            for kind in range(2):
+                self._b.emit("CACHE", None if head or kind or column else "scales used",
+                             a=base + (1 + kind) * words, kind=kind, head=head, token=token,
+                             wide=layout.options.wide, kv_base=self._p.scales(sequence),
+                             kv_heads=layout.shape.heads, **self._of(sequence))
+
+    def _query(self, head: int, sequence: int) -> int:
+        """First plane block of a head's query."""
+        heads = self._layout.shape.heads
+        return self._layout.planes.queries \
+            + (sequence * heads + head) * HEAD // self._layout.config.beat_bytes
+
+    def _result(self, head: int, sequence: int) -> int:
+        """Which softmax result a head uses."""
+        return (head * self._columns.sequences + sequence) % self._results
+
+    def _scores(self, head: int, sequence: int) -> None:
+        layout, memory = self._layout, self._layout.memory
+        result = self._result(head, sequence)
+        self._b.emit("MATMUL", address=memory.cache + sequence * memory.slot + memory.keys
+                     + head * memory.head_stride[0], rows_reg=ROWS[sequence],
+                     beats=layout.config.head_beats, merge=1, scale=2, dest=1 + result,
+                     act=self._query(head, sequence), dst=layout.planes.probabilities[result],
+                     **self._cached(head, sequence))
+
+    def _values(self, head: int, sequence: int) -> None:
+        layout, memory = self._layout, self._layout.memory
+        result, words = self._result(head, sequence), layout.config.head_words
+        self._b.emit("MATMUL", address=memory.cache + sequence * memory.slot + memory.values
+                     + head * memory.head_stride[1], rows=words, beats_reg=BLOCKS[sequence],
+                     k_outer=1, merge=2, divide=1 + result,
+                     act=layout.planes.probabilities[result], acc_row=layout.value_bank,
+                     dst=layout.scratch.mixed + sequence * self._p.x + head * words,
+                     dst_stride=self._p.x, **self._cached(head, sequence))
+        if sequence == self._columns.sequences - 1:
+            for part in layout.vectors["mixed"]:
+                if head * HEAD < part.stop <= (head + 1) * HEAD:
+                    self._p.quantise(part, layout.scratch.mixed, self._p.x, layout.planes.mixed,
+                                     self._p.bases.mixed)
+
+    def _cached(self, head: int, sequence: int) -> Values:
+        """Fields of products with K and with V."""
+        return {"pattern": DENSE.code, "wide": self._layout.options.wide, "first": 1, "last": 1,
+                "columns": self._columns.each, "exponent": self._p.bases.attention, "head": head,
+                "address_reg": CACHE, "kv_base": self._p.scales(sequence),
+                "kv_heads": self._layout.shape.heads, **self._of(sequence), **self._format}
+
+    @staticmethod
+    def _of(sequence: int) -> Values:
+        """The field that says whose position counts."""
+        return {"sequence": sequence} if sequence else {}
+
+    def _store_scales(self) -> None:
+        """Scales of the pass's positions, one after another."""
+        memory, columns = self._layout.memory, self._columns
+        shift = self._layout.config.channels.bit_length() - 1
+        for column in range(columns.tokens):
+            sequence, token = divmod(column, columns.each)
+            if token:
+                self._b.emit("ADDI", rd=Register.POS, rs=Register.POS, imm=1)
+            self._b.emit("SHRI", rd=ROW, rs=POSITIONS[sequence], imm=shift)
+            self._b.emit("STORE", source=1, index_reg=ROW, stride=memory.scale_row,
+                         address=memory.cache + sequence * memory.slot + memory.scales,
+                         address_reg=CACHE, words=self._layout.shape.heads,
+                         src=self._p.scales(sequence), **self._of(sequence))
+        if columns.each > 1:
+            self._b.emit("ADDI", rd=Register.POS, rs=Register.POS, imm=1 - columns.each)
