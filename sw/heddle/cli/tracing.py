@@ -21,7 +21,7 @@ from ..tracing.figure import Point, draw
 from ..tracing.labels import labels
 from . import common
 from .benching import taken, workload
-from .common import ERR, OUT, figure
+from .common import ERR, OUT
 
 #: Rows of the tables of waits.
 ROWS = 16
@@ -125,7 +125,8 @@ def trace(
           {"run": title, "cycles": timeline.cycles, **recording.status.counters})
     common.write_json(output / "account.json", {
         "run": title, **figures, "layer": _plain(layer), "whole": _plain(whole)})
-    draw(output / "trace.png", _point(recorder, layout, figures, cards), layer, title)
+    part = cards if layers is None else f"{cards}, {layers} layers alone"
+    draw(output / "trace.png", _point(recorder, layout, figures, part), layer, title)
     ERR.print(f"{output / 'trace.json.gz'} is for https://ui.perfetto.dev", style="dim")
 
 
@@ -187,7 +188,7 @@ def _point(recorder: Recorder, layout: Layout, figures: dict[str, Any], name: st
     # Multiplications with a weight are spread over all columns when every one of them works.
     busiest = figures["tokens_per_second_card"] / figures["mac_utilisation"]
     return Point(
-        name=f"this card ({name}): {figure(figures['tokens_per_second_card'])} tokens/s",
+        name=f"this card ({name}): {figures['tokens_per_second_card']:,.0f} tokens/s",
         tokens_per_second=figures["tokens_per_second_card"],
         bytes_per_token=figures["hbm_bytes_per_token"],
         bandwidth_gbps=recorder.channel_gbps * config.channels,
