@@ -7,7 +7,8 @@ and V must all be equal.
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,58 +19,109 @@ from .card import Card, Identity, Status
 from .errors import RunError, UserError
 from .layout import Layout
 from .program import Program
-from .runtime import Result, Runtime
+from .results import Result
+from .runtime import Runtime
 from .useful import UsefulBytes, useful_bytes
 
 #: Seconds that one pass may take on the slowest simulated card.
 PASS_TIMEOUT = 3600.0
 
 
+class Pass(NamedTuple):
+    """One pass of a workload."""
+
+    #: Position of its first token, and its tokens.
+    position: int
+    tokens: int
+    #: Whether the LM head is computed.
+    head: bool
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is measured: decode steps of one sequence."""
+    """What is measured: a prompt, if there is one, and decode steps of one sequence."""
 
-    #: Positions whose K and V are in memory when the first step begins.
+    #: Positions whose K and V are in memory before all.
     context: int
-    #: Decode steps.
+    #: Tokens of the prompt, of which the first new token comes; 0: there is none.
+    prompt: int = 0
+    #: New tokens.
     new: int = 1
     #: With the LM head, sampling, and all logits written to memory; else layers alone.
     full: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("context", 0), ("new", 1)):
+        for name, least in (("context", 0), ("prompt", 0), ("new", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
     @property
+    def steps(self) -> int:
+        """Decode steps."""
+        return self.new - bool(self.prompt)
+
+    @property
     def positions(self) -> int:
         """Positions that the context must have."""
-        return self.context + self.new
+        return self.context + self.tokens
 
-    def run(self, runtime: Runtime, rng: np.random.Generator) -> list[Result]:
-        """Carry it out with one command; the tokens are random."""
-        tokens = rng.integers(runtime.layout.shape.vocabulary, size=self.new).tolist()
-        if self.full:
-            return runtime.run(tokens[:1], self.context, self.new, store_logits=True)
-        return runtime.run(tokens, self.context, self.new, silent=self.new)
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model."""
+        return self.prompt + self.steps
 
-    def passes(self, layout: Layout) -> Iterator[UsefulBytes]:
+    def run(self, runtime: Runtime, rng: np.random.Generator,
+            read: Callable[[], None] = lambda: None) -> list[int]:
+        """Carry it out; ``read`` is called when the prompt is read.
+
+        Returns
+        -------
+        list of int
+            New tokens; none without the LM head.  The prompt, or the first token, is random.
+        """
+        given = rng.integers(runtime.layout.shape.vocabulary, size=self.tokens).tolist()
+        results: list[Result] = []
+        if self.prompt:
+            last = runtime.read(given[:self.prompt], self.context, silent=not self.full,
+                                store_logits=self.full)
+            results += [last] if last else []
+        read()
+        if self.steps:
+            start, silent = self.context + self.prompt, 0 if self.full else self.steps
+            first = [results[-1].token] if results else given[self.prompt:][:silent or 1]
+            results += runtime.run(first, start, self.steps, silent=silent,
+                                   store_logits=self.full)
+        return [result.token for result in results]
+
+    def prefill(self, layout: Layout) -> list[Pass]:
+        """The passes that read the prompt, as :meth:`heddle.runtime.Runtime.read` makes them."""
+        size = layout.tokens if self.prompt >= layout.tokens else 1
+        first = self.prompt % size
+        starts = [0] * bool(first) + list(range(first, self.prompt, size))
+        return [Pass(self.context + start, size, self.full and start + size == self.prompt)
+                for start in starts]
+
+    def decode(self) -> list[Pass]:
+        """The decode steps."""
+        return [Pass(self.context + self.prompt + step, 1, self.full) for step in range(self.steps)]
+
+    def needs(self, layout: Layout) -> list[UsefulBytes]:
         """What each pass must read."""
-        for step in range(self.new):
-            yield useful_bytes(layout, self.context + step, head=self.full)
+        return [useful_bytes(layout, part.position, tokens=part.tokens, head=part.head)
+                for part in (*self.prefill(layout), *self.decode())]
 
 
 class Meter:
-    """A card that says what its last command cost.
+    """A card that says what its commands cost.
 
-    It has programs loaded by commands of their own that end at once: what is counted is a command
-    whose program is on the card already, as in all commands but the first.
+    It has programs loaded by commands of their own that end at once: what is counted are commands
+    whose program is on the card already, as all are but the first.
     """
 
     def __init__(self, card: Card) -> None:
         self.card, self.config = card, card.config
-        #: Status record and seconds of the last command.
-        self.status: Status | None = None
+        #: Counters of the status records, and seconds, of all commands so far.
+        self.counters: dict[str, int] = {}
         self.seconds = 0.0
 
     def identity(self) -> Identity:
@@ -100,9 +152,11 @@ class Meter:
             words[flags] &= ~np.uint32(registers.FLAG_LOAD)
             self.write(command_address, words.tobytes())
         start = time.monotonic()
-        self.status = self.card.run(command_address, max(timeout, PASS_TIMEOUT))
-        self.seconds = time.monotonic() - start
-        return self.status
+        status = self.card.run(command_address, max(timeout, PASS_TIMEOUT))
+        self.seconds += time.monotonic() - start
+        for name, value in status.counters.items():
+            self.counters[name] = self.counters.get(name, 0) + value
+        return status
 
 
 def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Generator) -> None:
@@ -142,8 +196,8 @@ def _write(card: Card, beat: int, data: npt.NDArray[np.generic]) -> None:
         card.write(channel * config.channel_bytes + beat * config.beat_bytes, part.tobytes())
 
 
-def store_hidden(card: Card, layout: Layout) -> None:
-    """Have the card write the residual stream of the last step to ``memory.probes``.
+def store_hidden(card: Card, layout: Layout, tokens: int) -> None:
+    """Have the card write the residual stream, of so many tokens of a pass, to ``memory.probes``.
 
     The scratchpad keeps it from one command to the next: a command of its own does it, behind the
     one that is measured.
@@ -151,7 +205,7 @@ def store_hidden(card: Card, layout: Layout) -> None:
     memory = layout.memory
     program = Program(instructions=(
         ("STORE", {"address": memory.probes, "src": layout.scratch.x,
-                   "words": -(-layout.shape.width // layout.config.vector_lanes)}),
+                   "words": tokens * -(-layout.shape.width // layout.config.vector_lanes)}),
         ("HALT", {})), notes={})
     at = {name: getattr(memory, name) * layout.config.beat_bytes
           for name in ("program", "command")}
@@ -169,7 +223,7 @@ def compare(cards: tuple[Card, Card], names: tuple[str, str], layout: Layout) ->
     """:class:`RunError` with the first difference between what two cards left in memory."""
     memory, config = layout.memory, layout.config
     for what, start, end in (
-            ("hidden state", memory.probes, memory.probes + memory.vector),
+            ("hidden state", memory.probes, memory.probes + layout.tokens * memory.vector),
             ("logits", memory.logits, memory.probes),
             ("result records", memory.results, memory.embedding),
             ("K and V", memory.cache, memory.used)):

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .layout import Layout
 from .options import Options
 from .prune import pattern_of
 from .report import cycle_figures
-from .runtime import Result, Runtime
+from .runtime import Runtime
 from .shape import Shape
 from .shapes import RandomSource
 
@@ -28,6 +28,14 @@ REFERENCE = "sim"
 
 def _nothing(*_: object) -> None:
     pass
+
+
+class _Outcome(NamedTuple):
+    """New tokens, and counters: of the prompt, and of everything."""
+
+    tokens: list[int]
+    prefill: dict[str, int]
+    counters: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,39 +117,52 @@ class Bench:
             for block in Images(layout, source).blocks(progress):
                 for runtime in runtimes:
                     runtime.load([block])
-            results: list[list[Result]] = []
+            outcomes: list[_Outcome] = []
+            passes = [*self.workload.prefill(layout), *self.workload.decode()]
             for meter, runtime in zip(meters, runtimes, strict=True):
-                say(f"running on {names[len(results)]}")
+                say(f"running on {names[len(outcomes)]}")
                 fill_cache(meter, layout, self.workload.context, self._rng(0))
-                results.append(self.workload.run(runtime, self._rng(1)))
-                cost = meter.status, meter.seconds
-                store_hidden(meter, layout)
-                meter.status, meter.seconds = cost
+                outcomes.append(self._carry_out(meter, runtime))
+                store_hidden(meter.card, layout, max(part.tokens for part in passes))
             if len(meters) == 2:
                 say("comparing")
                 compare((meters[0], meters[1]), (names[0], names[1]), layout)
-            return self._figures(layout, meters[0], results[0], equal=len(meters) == 2 or None)
+            return self._figures(layout, meters[0], outcomes[0], equal=len(meters) == 2 or None)
+
+    def _carry_out(self, meter: Meter, runtime: Runtime) -> _Outcome:
+        prefill: dict[str, int] = {}
+        tokens = self.workload.run(runtime, self._rng(1), lambda: prefill.update(meter.counters))
+        return _Outcome(tokens, prefill, meter.counters)
 
     def _rng(self, number: int) -> np.random.Generator:
         # Apart from the model's, which take three numbers.
         return np.random.default_rng([self.seed, number])
 
-    def _figures(self, layout: Layout, meter: Meter, results: list[Result],
+    def _figures(self, layout: Layout, meter: Meter, outcome: _Outcome,
                  equal: bool | None) -> dict[str, Any]:
         config, work, identity = layout.config, self.workload, meter.identity()
         timed = meter.card if isinstance(meter.card, Timed) else None
         clock = timed.clock_mhz if timed else float(config.clock_mhz)
-        assert meter.status is not None
-        counters = meter.status.counters
-        figures = cycle_figures(config, counters, work.new, clock, 1 + layout.options.digits)
+        counters, prefill = outcome.counters, work.prefill(layout)
+        # Columns of the prompt's passes and of decode steps, by what the engine did in each.
+        one, beats = 1 + layout.options.digits, max(1, counters["engine_beats"])
+        more = one * (prefill[0].tokens - 1) if prefill else 0
+        columns = one + more * outcome.prefill.get("engine_beats", 0) / beats
+        figures = cycle_figures(config, counters, work.tokens, clock, columns)
+        cycles = figures["cycles_total"]
+        read = outcome.prefill["cycles"] if prefill and cycles else None
         return {
-            "text": None, "token_ids": [result.token for result in results],
+            "text": None, "token_ids": outcome.tokens,
             "backend": parse_cards(self.cards).backend, "config": config.name, "cards": 1,
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
-            "cache": self.options.cache, "context": work.context, "new": work.new,
-            "full": work.full, "seed": self.seed, "clock_mhz": clock, **figures,
-            **_memory(layout, work, timed, figures["cycles_total"], clock),
+            "cache": self.options.cache, "context": work.context, "prompt": work.prompt,
+            "new": work.new, "full": work.full, "seed": self.seed, "clock_mhz": clock, **figures,
+            "prefill_passes": len(prefill), "prefill_tokens_per_pass":
+                prefill[0].tokens if prefill else None, "prefill_cycles": read,
+            "output_tokens_per_second":
+                work.new * clock * 1e6 / cycles if read and work.full else None,
+            **_memory(layout, work, timed, cycles, clock),
             "equal_to_sim": equal,
             "simulation_seconds": meter.seconds,
             "simulated_cycles_per_second":
@@ -153,12 +174,12 @@ class Bench:
 def _memory(layout: Layout, work: Workload, timed: Timed | None, cycles: int | None,
             clock_mhz: float) -> dict[str, Any]:
     """Bytes that the workload needs, and which share of what memory could deliver they are."""
-    passes, channels = list(work.passes(layout)), layout.config.channels
-    parts = {name: sum(getattr(part, name) for part in passes) / work.new
+    passes, channels = work.needs(layout), layout.config.channels
+    parts = {name: sum(getattr(part, name) for part in passes) / work.tokens
              for name in ("weights", "metadata", "cache", "constants")}
     useful = sum(part.useful for part in passes)
     found: dict[str, Any] = {"needed_bytes_per_token": parts,
-                             "useful_bytes_per_token": useful / work.new}
+                             "useful_bytes_per_token": useful / work.tokens}
     ratios = ("hbm_useful_utilisation", "hbm_nominal_utilisation")
     if timed is None or cycles is None:
         return {**found, **dict.fromkeys(ratios)}

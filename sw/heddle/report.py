@@ -27,7 +27,7 @@ def costs(model: Model) -> dict[str, Any]:
 
 
 def cycle_figures(config: CardConfig, counters: Mapping[str, int], tokens: int, clock_mhz: float,
-                  columns: int) -> dict[str, Any]:
+                  columns: float) -> dict[str, Any]:
     """What comes from a card's counters; None throughout on a card that counts no cycles.
 
     Parameters
@@ -38,8 +38,8 @@ def cycle_figures(config: CardConfig, counters: Mapping[str, int], tokens: int, 
     tokens : int
         Tokens that came of it.
     clock_mhz : float
-    columns : int
-        Columns that each weight meets.
+    columns : float
+        Columns that each weight meets, on average.
     """
     cycles = counters.get("cycles", 0)
     if not cycles or not tokens:

@@ -13,7 +13,6 @@ from heddle.layout import Layout
 from heddle.options import Options
 from heddle.runtime import Runtime
 from heddle.shapes import find_shape
-from heddle.useful import useful_bytes
 from rtl_gen.spec.config import TINY
 
 pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("card tiny")]
@@ -74,6 +73,38 @@ def test_layers_alone_and_slower_memory(tmp_path):
     assert steep["hbm_useful_utilisation"] == pytest.approx(rate / 13.1, rel=1e-3)
 
 
+@pytest.mark.parametrize(("activation", "prompt", "passes"), [
+    ("a8", 9, [(0, 4, 0), (1, 4, 0), (5, 4, 1)]), ("a16", 4, [(0, 2, 0), (2, 2, 1)]),
+    ("a8", 3, [(0, 1, 0), (1, 1, 0), (2, 1, 1)])])
+def test_a_prompt_and_what_follows(tmp_path, activation, prompt, passes):
+    found = run(tmp_path, "--prompt", str(prompt), "--new", "3", "--activation", activation)
+    assert (found["context"], found["prompt"], found["new"]) == (0, prompt, 3)
+    assert len(found["token_ids"]) == 3
+    assert found["prefill_passes"] == len(passes)
+    assert found["prefill_tokens_per_pass"] == passes[0][1]
+    cycles = found["cycles_total"]
+    # Three passes and two decode steps of the same weights, roughly.
+    assert 0.4 * cycles < found["prefill_cycles"] < 0.8 * cycles
+    assert found["output_tokens_per_second"] == pytest.approx(3 * 100e6 / cycles)
+    assert found["cycles_per_token"] == pytest.approx(cycles / (prompt + 2))
+    heads = sum(head for *_, head in passes) + 2
+    total = (len(passes) + 2) * 2 * 12 * 128 * 128 + heads * 997 * 128
+    needed = found["needed_bytes_per_token"]
+    assert needed["weights"] == pytest.approx(total / (prompt + 2))
+    cached = sum(position for position, *_ in passes) + prompt + prompt + 1
+    assert needed["cache"] == pytest.approx(2 * 2 * cached * 128 * 2 / (prompt + 2))
+
+
+def test_passes_of_a_prompt_fill_the_columns(tmp_path):
+    one, four = (run(tmp_path, "--layers", "1", "--activation", "a8", "--context", "8",
+                     *more) for more in ((), ("--prompt", "8")))
+    assert (four["token_ids"], four["output_tokens_per_second"]) == ([], None)
+    assert four["prefill_cycles"] == four["cycles_total"]
+    assert four["prefill_passes"] == 2
+    assert four["cycles_total"] / 2 < 2 * one["cycles_total"]
+    assert four["mac_utilisation"] > 2 * one["mac_utilisation"]
+
+
 def test_a_difference_ends_the_bench(monkeypatch, capsys):
     """Whatever the card has one wrong bit in."""
     layout = Layout(TINY, find_shape("2:128:997"), Options())
@@ -128,4 +159,3 @@ def test_what_is_compared_is_there(monkeypatch):
     bench.fill_cache(card, layout, 9, made._rng(2))
     made.workload.run(runtime, made._rng(1))
     assert np.count_nonzero(runtime.logits() != seen["logits"]) > 900
-    assert useful_bytes(layout, 9).cache == 2 * 2 * 9 * 128 * 2

@@ -18,6 +18,9 @@ from ..shapes import SHAPES, find_shape
 from . import common
 from .common import ERR, OUT, figure
 
+#: Positions that are in memory where there is no prompt.
+CONTEXT = 128
+
 
 def command_line(context: typer.Context) -> str:
     """The command that was given, without the options that have their defaults."""
@@ -42,14 +45,16 @@ def taken(shape: str, layers: int | None) -> Shape:
     return dataclasses.replace(found, layers=layers)
 
 
-def workload(context: int, prompt: int | None, new: int, batch: int, full: bool,
+def workload(context: int | None, prompt: int | None, new: int, batch: int, full: bool,
              layers: int | None) -> Workload:
     """What the options ask for, or :class:`UserError`."""
-    if prompt is not None:
-        raise UserError("prompt must be left out: prompts are read one token a pass, as --new does")
+    if prompt is not None and prompt < 1:
+        raise UserError(f"prompt must be at least 1, not {prompt}")
     if batch != 1:
         raise UserError(f"batch must be 1, not {batch}: programs have one sequence")
-    return Workload(context=context, new=new, full=full or layers is None)
+    if context is None:
+        context = 0 if prompt else CONTEXT
+    return Workload(context=context, prompt=prompt or 0, new=new, full=full or layers is None)
 
 
 def _tables(found: dict[str, Any]) -> None:
@@ -68,6 +73,7 @@ def _tables(found: dict[str, Any]) -> None:
         ("useful, of what memory could deliver", percent("hbm_useful_utilisation")),
         ("useful, of the nominal rate", percent("hbm_nominal_utilisation")),
         ("multipliers in use", percent("mac_utilisation")),
+        *_prefill(found),
         ("simulated cycles/s", figure(found["simulated_cycles_per_second"]))]))
     if found["stall_cycles"]:
         cycles = found["cycles_total"]
@@ -75,6 +81,15 @@ def _tables(found: dict[str, Any]) -> None:
         OUT.print(common.table(("the engine waited for", "cycles", "share"), [
             (cause, f"{count:,}", figure(100 * count / cycles, " %", 3))
             for cause, count in found["stall_cycles"].items()]))
+
+
+def _prefill(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows about a prompt."""
+    cycles, passes = found["prefill_cycles"], found["prefill_passes"]
+    return [] if not passes else [
+        ("passes of the prompt", f"{passes} of {found['prefill_tokens_per_pass']} tokens"),
+        ("cycles of one", figure(cycles and cycles / passes, digits=7)),
+        ("new tokens/s, prompt included", figure(found["output_tokens_per_second"]))]
 
 
 def _mega(value: float | None) -> float | None:
@@ -90,9 +105,11 @@ def bench(
         help="N:M pattern of the layers' weights, as in 2:4, or dense.")] = "dense",
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
-    context: Annotated[int, typer.Option(
-        help="Positions that are in memory before the first token.")] = 128,
-    prompt: Annotated[int | None, typer.Option(help="Tokens of a prompt.")] = None,
+    context: Annotated[int | None, typer.Option(
+        help="Positions that are in memory before the first token [default: "
+             f"{CONTEXT}, with a prompt 0].")] = None,
+    prompt: Annotated[int | None, typer.Option(
+        help="Tokens of a prompt, of which the first new token comes.")] = None,
     new: Annotated[int, typer.Option(help="Tokens to make.")] = 1,
     batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
     clock: Annotated[float | None, typer.Option(
