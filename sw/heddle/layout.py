@@ -328,7 +328,8 @@ class Layout:
         keys, values = (inside.take(shape.heads * stride) for stride in strides)
         cache_stride = inside.used
         # The scales of the layer after the last are loaded too, and never used.
-        cache = take(sequences * shape.layers * cache_stride + self.rows * scale_row)
+        slot = shape.layers * cache_stride + self.rows * scale_row
+        cache = take(sequences * slot)
         space.limit(config.channel_beats, f"MB of each of the {config.channels} HBM channels of "
                     f"{config.name}", unit=(1 << 20) // config.beat_bytes)
         return Memory(
@@ -337,7 +338,7 @@ class Layout:
             layer_stride=stride, gamma=(gamma[0], gamma[1]), matrices=places, head=head,
             cache=cache, cache_stride=cache_stride, scales=scales, keys=keys, values=values,
             head_stride=strides, vector=vector, scale_row=scale_row,
-            slot=shape.layers * cache_stride, row=row, used=space.used)
+            slot=slot, row=row, used=space.used)
 
 
 def choose_pattern(options: Options, noted: str | None) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import pytest
 
 import heddle
 from cardsim.rtl import Timing
-from heddle.runtime import Result
+from heddle.results import Result
 from rtl_gen.spec.registers import STATUS
 from tests.sw import models
 

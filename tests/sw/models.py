@@ -12,7 +12,8 @@ import safetensors.numpy
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from heddle.runtime import Result, Runtime
+from heddle.results import Result
+from heddle.runtime import Runtime
 
 TEXT = ("A heddle lifts some of the threads, and the shuttle passes below them. "
         "Over and under, over and under, so the cloth grows – line by line, naïve and slow. ") * 4

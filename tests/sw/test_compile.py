@@ -2,6 +2,7 @@
 """The compiler: programs are legal and free of races for any GPT-2 on any configuration."""
 
 import dataclasses
+import random
 
 import pytest
 
@@ -10,7 +11,7 @@ from heddle.compile import Compiler
 from heddle.errors import UserError
 from heddle.layout import Layout
 from heddle.options import Options
-from heddle.parts import BASES, SILENT, Columns, fp32
+from heddle.parts import BASES, LENGTHS, POSITIONS, SILENT, Columns, fp32
 from heddle.program import Builder
 from heddle.shape import GELU_ERF, Shape
 from rtl_gen.spec import isa
@@ -27,10 +28,11 @@ MEDIUM = Shape(layers=24, width=1024, inner=4096, vocabulary=50257, context=1024
 LARGE = Shape(layers=3, width=1600, inner=6400, vocabulary=50257, context=1024)
 
 
-def compiled(config, shape, pruning=(1, 1), *, tokens=1, candidates=0, store_logits=False,
-             **options):
+def compiled(config, shape, pruning=(1, 1), *, tokens=1, sequences=1, candidates=0,
+             store_logits=False, **options):
     layout = Layout(config, shape, Options(**options), pruning)
-    return layout, Compiler(layout, Columns(tokens=tokens), candidates=candidates,
+    columns = Columns(tokens=tokens, sequences=sequences)
+    return layout, Compiler(layout, columns, candidates=candidates,
                             store_logits=store_logits).program()
 
 
@@ -71,6 +73,35 @@ def test_passes_of_several_tokens_have_no_races(config, shape, options, tokens):
     runs = list(starts(layout, tokens=tokens))
     for registers in runs if shape is not MEDIUM else runs[-1:]:
         check(config, program.instructions, registers, given=[7] * 2 * tokens)
+
+
+@pytest.mark.parametrize(("config", "shape", "options", "sequences"), [
+    (TINY, DEMO, {}, 2), (TINY, RAGGED, {"activation": "a8", "cache": "int8"}, 4),
+    (SMALL, RAGGED, {"pruning": (2, 4), "activation": "a8"}, 3),
+    (U280, DEMO, {"pruning": (1, 4), "store_logits": True}, 2),
+    (U280, MEDIUM, {"activation": "a8", "cache": "int8"}, 4)], ids=repr)
+def test_batches_have_no_races(config, shape, options, sequences):
+    layout, program = compiled(config, shape, tokens=sequences, sequences=sequences, **options)
+    assert layout.sequences >= sequences
+    last, rng = layout.context - 1, random.Random(f"{config.name} {shape} {options}")
+    # All at one position, all elsewhere, some at the ends.
+    for positions in ([0] * sequences, [last] * sequences,
+                      [rng.randrange(layout.context) for _ in range(sequences)],
+                      [last, *[0] * (sequences - 1)]):
+        for silent in (1, 2):
+            registers = {SILENT: silent, Register.LEFT: 1}
+            for sequence, position in enumerate(positions):
+                registers |= {int(POSITIONS[sequence]): position,
+                              int(LENGTHS[sequence]): position + 1}
+            check(config, program.instructions, registers, given=[7] * sequences)
+
+
+def test_as_many_sequences_as_memory_has_room_for():
+    shape, options = dataclasses.replace(GPT2, layers=4, vocabulary=2000), Options(activation="a8")
+    assert Layout(TINY, shape, options).sequences == 2
+    size = 1 << 24
+    for change in ({"channel_bytes": size}, {"kv_scales": 4096}, {"plane_windows": 128}):
+        assert Layout(dataclasses.replace(TINY, **change), shape, options).sequences == 1
 
 
 @pytest.mark.parametrize(("config", "context", "tokens"), [

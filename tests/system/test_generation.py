@@ -86,6 +86,44 @@ def test_silent_steps_make_the_same_keys_and_values(model, reference):
         run(prompt, 0, len(prompt) + 3, silent=len(prompt) + 1)
 
 
+@pytest.mark.parametrize(("cards", "options"), [
+    ("sim:tiny", {"activation": "a8"}), ("sim:tiny", {}),
+    ("sim:small", {"activation": "a8", "cache": "int8", "pattern": "2:4"})], ids=repr)
+def test_a_batch_gives_the_bits_of_its_sequences(folder, cards, options):
+    """Sequences of different lengths, that read prompts of their own."""
+    with heddle.load(folder, cards=cards, **options) as model:
+        runtime, count = model.runtime, model.runtime.layout.sequences
+        assert count == (4 if options else 2)
+        prompts = [model.encode(PROMPT)[:length] for length in (9, 1, 5, 2)[:count]]
+
+        def alone(slot, prompt):
+            token, position = runtime.read(prompt, 0, slot=slot).token, len(prompt)
+            for step in range(3):
+                result, = runtime.run([token], position + step, 1, slot=slot, candidates=4,
+                                      store_logits=True)
+                yield (result.token, result.log_sum, result.candidates.tolist(),
+                       runtime.logits().tobytes())
+                token = result.token
+
+        want = [list(alone(slot, prompt)) for slot, prompt in enumerate(prompts)]
+        tokens = [runtime.read(prompt, 0, slot=slot).token for slot, prompt in enumerate(prompts)]
+        for step in range(3):
+            results = runtime.batch(tokens, [len(prompt) + step for prompt in prompts],
+                                    candidates=4, store_logits=True)
+            for slot, result in enumerate(results):
+                assert (result.token, result.log_sum, result.candidates.tolist(),
+                        runtime.logits(slot).tobytes()) == want[slot][step]
+            tokens = [result.token for result in results]
+        steps = runtime.totals.steps
+        assert runtime.batch(tokens, [20] * count, silent=True) == []
+        assert runtime.totals.steps == steps + count
+        for wrong in ([tokens[:1], [1]], [tokens * 3, [1] * 3 * count], [tokens, [1]]):
+            with pytest.raises(ValueError, match="sequences"):
+                runtime.batch(*wrong)
+        with pytest.raises(ValueError, match=f"slot must be below {count}, not {count}"):
+            runtime.read([1], 0, slot=count)
+
+
 def test_text_is_streamed_as_it_is_generated(model):
     pieces = list(model.stream(PROMPT, max_new_tokens=20))
     assert len(pieces) > 2

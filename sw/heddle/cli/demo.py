@@ -49,7 +49,7 @@ def _run(pattern: str, backend: str, config: str, prompt: str, tokens: int,
         made = model.complete(prompt, max_new_tokens=tokens, sampling=Sampling(), show=show)
         show("\n")
         program = folder / f"program-{pattern.replace(':', 'of')}.txt"
-        program.write_text("\n".join(listing(model.runtime.programs()[0])) + "\n")
+        program.write_text("\n".join(listing(model.runtime.program())) + "\n")
         return {"pattern": pattern, "text": made.text, "token_ids": list(made.token_ids),
                 "seconds": time.monotonic() - start, "instructions": str(program), **costs(model)}
 
