@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What random programs are made of: short runs of instructions that belong together."""
 
+import dataclasses
 import random
 from typing import Any
 
@@ -19,6 +20,32 @@ DATA, SCALES, KEYS, VALUES, WEIGHTS, OUT, LOGS = 0, 0x800, 0x1000, 0x2000, 0x400
 WORDS, POSITIONS = 256, 64
 #: Exponent base of everything.
 BASE = -40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Head:
+    """One head of one sequence, while it is attended to."""
+
+    sequence: int
+    act: int                #: plane block of the queries
+    result: int
+    rows_reg: int
+    beats_reg: int
+    fields: dict[str, int]  #: of both products
+
+    def dst(self, config: CardConfig) -> int:
+        """Plane block of the probabilities."""
+        return self.act + HEAD // config.beat_bytes
+
+    def queries(self, config: CardConfig) -> tuple[str, int, int]:
+        return "planes", self.act, self.dst(config)
+
+    def probabilities(self, config: CardConfig) -> tuple[str, int, int]:
+        return "planes", self.dst(config), self.dst(config) - -POSITIONS // config.beat_bytes
+
+    @property
+    def sums(self) -> tuple[str, int, int]:
+        return "softmax", 4 * self.result, 4 * self.result + 4
 
 
 class Writer:
@@ -119,7 +146,8 @@ class Writer:
         else:
             self.ledger.add("STORE", [("scales", 0, 1 << 20)],
                             [("hbm", OUT, OUT + self.beats(self.heads))], address=OUT,
-                            words=self.heads, source=1, src=0)
+                            words=self.heads, source=1, src=0,
+                            sequence=self.rng.randrange(4))
 
     def some_vector(self) -> None:
         fn = VectorFn(self.rng.randrange(len(VectorFn)))
@@ -143,7 +171,7 @@ class Writer:
 
     def some_control(self) -> None:
         rng = self.rng
-        self.ledger.add("ADDI", rd=rng.choice([0, 12, 13]), rs=rng.randrange(16),
+        self.ledger.add("ADDI", rd=rng.choice([0, 12, 13]), rs=rng.randrange(32),
                         imm=rng.randrange(-1 << 31, 1 << 31))
         self.ledger.add("SHRI", rd=13, rs=12, imm=rng.randrange(32))
         if self.given:
@@ -215,7 +243,7 @@ class Writer:
         dst = rng.randrange(WORDS - stride * tokens - rows)
         epilogue = {"scale": rng.randrange(2), "norm": norm, "bias": rng.randrange(2),
                     "gelu": rng.randrange(3), "residual": rng.randrange(2)}
-        ready = [k for k in range(2) if all((k, t) in self.roots for t in range(tokens))]
+        ready = [k for k in range(isa.SUMS) if all((k, t) in self.roots for t in range(tokens))]
         if ready and rng.randrange(2):
             epilogue["divide"] = 1 + rng.choice(ready)
         aux = (epilogue["scale"] == 1) + (norm > 0) + epilogue["bias"]
@@ -240,7 +268,7 @@ class Writer:
                 fields |= epilogue | {"dst": dst, "dst_stride": stride}
                 out = ("scratch", dst, dst + stride * (tokens - 1) + rows)
                 writes.append(out)
-                reads += [out, ("norms", 0, 8), ("softmax", 0, 8)]
+                reads += [out, ("norms", 0, 8), ("softmax", 0, 4 * isa.SUMS)]
             self.ledger.add("MATMUL", reads, writes, **fields)
             self.weights += stream.shape[1] + rng.randrange(3)
 
@@ -254,50 +282,73 @@ class Writer:
         return w.astype(np.int8)
 
     def some_attention(self) -> None:
-        """One head of the current tokens; registers 7 and 8 are its rows and blocks."""
-        config, rng = self.config, self.rng
-        lanes, width, wide = config.channels, config.beat_bytes, self.wide
+        """One head of the current tokens of one sequence, or of one token each of several."""
+        rng, config = self.rng, self.config
         digits, two_beat, tokens = self.columns()
-        if two_beat and not wide:
+        if two_beat and not self.wide:
             two_beat = 0
+        if tokens == 1 or rng.randrange(2):
+            sequences = [rng.randrange(config.tokens - tokens + 1)]
+        else:
+            sequences = rng.sample(range(config.tokens), rng.randrange(2, config.tokens + 1))
+            tokens = 1
         head = rng.randrange(self.heads)
-        blocks = -(-POSITIONS // width)
-        act = rng.randrange(8)
-        dst = 8 + HEAD // width + rng.randrange(4)
-        for token in range(tokens):
+        common = {"first": 1, "last": 1, "exponent": BASE, "digits": digits, "two_beat": two_beat,
+                  "columns": tokens, "head": head, "kv_heads": self.heads, "wide": self.wide}
+        results = rng.sample(range(isa.SUMS), len(sequences))
+        heads = [_Head(sequence=sequence, act=rng.randrange(8) + 32 * k, result=result,
+                       rows_reg=24 + 2 * k, beats_reg=25 + 2 * k, fields=common)
+                 for k, (sequence, result) in enumerate(zip(sequences, results, strict=True))]
+        for attend in (self._current, self._scores, self._values):
+            for one in heads:
+                attend(one)
+
+    def _current(self, one: "_Head") -> None:
+        """Queries, keys and values of the current tokens; the registers of rows and blocks."""
+        config, rng, f = self.config, self.rng, one.fields
+        for token in range(f["columns"]):
             a = rng.randrange(WORDS - config.head_words)
             self.ledger.add("QUANT", [("scratch", a, a + config.head_words)],
-                            [("planes", act, act + HEAD // width)], a=a, words=config.head_words,
-                            act=act, exponent=BASE, digits=digits, two_beat=two_beat, token=token)
+                            [("planes", one.act, one.act + HEAD // config.beat_bytes)], a=a,
+                            words=config.head_words, act=one.act, exponent=BASE,
+                            digits=f["digits"], two_beat=f["two_beat"], token=token)
             for kind in range(2):
                 a = rng.randrange(WORDS - config.head_words)
                 self.ledger.add("CACHE", [("scratch", a, a + config.head_words)],
                                 [("scales", 0, 1 << 20), ("fresh", 0, 1)], a=a, kind=kind,
-                                head=head, token=token, wide=wide, kv_heads=self.heads)
-        for rd, unit in ((7, lanes), (8, width)):
-            self.ledger.add("ADDI", rd=rd, rs=isa.Register.POS, imm=tokens + unit - 1)
+                                head=f["head"], token=token, wide=f["wide"],
+                                kv_heads=f["kv_heads"], sequence=one.sequence)
+        for rd, unit in ((one.rows_reg, config.channels), (one.beats_reg, config.beat_bytes)):
+            self.ledger.add("ADDI", rd=rd, rs=isa.POSITIONS[one.sequence],
+                            imm=f["columns"] + unit - 1)
             self.ledger.add("SHRI", rd=rd, rs=rd, imm=unit.bit_length() - 1)
-        size = POSITIONS * HEAD * (1 + wide) // lanes // width
-        keys, values = KEYS + head * size, VALUES + head * size
-        result = rng.randrange(2)
-        common = {"first": 1, "last": 1, "exponent": BASE, "digits": digits, "two_beat": two_beat,
-                  "columns": tokens, "head": head, "kv_heads": self.heads, "wide": wide}
-        area = ("hbm", keys, keys + size)
-        self.ledger.add("MATMUL", [area, ("planes", act, act + HEAD // width), ("fresh", 0, 1),
+
+    def _area(self, beat: int, head: int) -> tuple[str, int, int]:
+        """Where K or V of a head lies; all sequences share it."""
+        size = POSITIONS * HEAD * (1 + self.wide) // self.config.channels // self.config.beat_bytes
+        return "hbm", beat + head * size, beat + (head + 1) * size
+
+    def _scores(self, one: "_Head") -> None:
+        config, f = self.config, one.fields
+        area = self._area(KEYS, f["head"])
+        self.ledger.add("MATMUL", [area, one.queries(config), ("fresh", 0, 1),
                                    ("scales", 0, 1 << 20)],
-                        [area, ("planes", dst, dst + blocks), ("softmax", 4 * result,
-                                                               4 * result + 4)],
-                        address=keys, rows_reg=7, beats=config.head_beats, act=act, merge=1,
-                        scale=2, dest=1 + result, dst=dst, **common)
-        self.roots |= {(result, token) for token in range(tokens)}
-        out = rng.randrange(WORDS - tokens * config.head_words)
-        area = ("hbm", values, values + size)
-        scratch = ("scratch", out, out + tokens * config.head_words)
-        self.ledger.add("MATMUL", [area, ("planes", dst, dst + blocks), ("fresh", 0, 1),
-                                   ("softmax", 4 * result, 4 * result + 4), scratch],
-                        [area, scratch], address=values, rows=config.head_words, beats_reg=8,
-                        k_outer=1, act=dst, merge=2, divide=1 + result, dst=out,
-                        dst_stride=config.head_words, **common)
+                        [area, one.probabilities(config), one.sums],
+                        address=area[1], rows_reg=one.rows_reg, beats=config.head_beats,
+                        act=one.act, merge=1, scale=2, dest=1 + one.result, dst=one.dst(config),
+                        sequence=one.sequence, **f)
+        self.roots |= {(one.result, token) for token in range(f["columns"])}
+
+    def _values(self, one: "_Head") -> None:
+        config, f = self.config, one.fields
+        area, words = self._area(VALUES, f["head"]), config.head_words
+        out = self.rng.randrange(WORDS - f["columns"] * words)
+        scratch = ("scratch", out, out + f["columns"] * words)
+        self.ledger.add("MATMUL", [area, one.probabilities(config), ("fresh", 0, 1), one.sums,
+                                   scratch],
+                        [area, scratch], address=area[1], rows=words, beats_reg=one.beats_reg,
+                        k_outer=1, act=one.dst(config), merge=2, divide=1 + one.result, dst=out,
+                        dst_stride=words, sequence=one.sequence, **f)
 
     def some_sample(self) -> None:
         """A row of logits for each of some columns, in one or two blocks."""

@@ -104,8 +104,10 @@ def random_case(config: CardConfig, seed: int | str, *, phrases: int = 12,
                       address=OUT + 64, words=WORDS, src=0)
     writer.ledger.add("HALT")
     rounds = steps or rng.randrange(1, 4)
-    position = rng.randrange(POSITIONS - config.tokens - rounds)
-    registers = {1: position, 2: position + 1, 3: rng.randrange(100), 4: 1, 6: rounds, 15: 2}
+    registers = {3: rng.randrange(100), 4: 1, 6: rounds, 15: 2}
+    for pos, length in zip(isa.POSITIONS, isa.LENGTHS, strict=True):
+        registers[pos] = rng.randrange(POSITIONS - config.tokens - rounds)
+        registers[length] = registers[pos] + 1
 
     beat, size = config.beat_bytes, config.channel_bytes
     compared = [(channel * size + first * beat, count * beat) for channel in range(config.channels)
@@ -125,7 +127,7 @@ def classify(config: CardConfig, word: int, registers: dict[int, int], program_w
         name, values = isa.decode(word)
     except ValueError:
         return Error.ILLEGAL_OPCODE
-    values["pos"] = registers.get(1, 0)
+    values["pos"] = registers.get(isa.POSITIONS[values.get("sequence", 0)], 0)
     for field in ("rows", "beats"):
         if values.get(f"{field}_reg"):
             values[field] = registers.get(values[f"{field}_reg"], 0)

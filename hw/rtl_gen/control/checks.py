@@ -10,7 +10,7 @@ import dataclasses
 from amaranth import Cat, Mux, Value
 
 from ..spec.config import SLICE_BLOCKS, CardConfig
-from ..spec.isa import ScalarFn, VectorFn
+from ..spec.isa import SUMS, ScalarFn, VectorFn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Resolved:
 
     rows: Value
     beats: Value
-    #: Below the longest context.
+    #: Of the instruction's sequence; below the longest context.
     pos: Value
     #: Of the pattern: not built in or no such code; log2 of the ratio.
     unknown_pattern: Value
@@ -60,7 +60,8 @@ def matmul(c: CardConfig, v, r: Resolved) -> list[Value]:
         v.act + (r.beats << r.ratio) > c.plane_blocks,
         ~dense & (v.wide | v.merge.any() | v.k_outer),
         v.two_beat & ~v.wide & v.k_outer,
-        *(field == 3 for field in (v.scale, v.norm, v.divide, v.gelu, v.dest, v.merge)),
+        *(field == 3 for field in (v.scale, v.norm, v.gelu, v.merge)),
+        v.divide > SUMS, v.dest > SUMS, v.merge.any() & (v.sequence + v.columns > c.tokens),
         r.aux_words > c.aux_words,
         ~v.last & ((r.aux != 0) | v.divide.any() | v.gelu.any() | v.residual | softmax
                    | v.scale.any()),
@@ -95,8 +96,8 @@ def norm(c: CardConfig, v, r: Resolved) -> list[Value]:
 
 
 def cache(c: CardConfig, v, r: Resolved) -> list[Value]:
-    return [v.a + c.head_words > c.scratch_words, v.head >= c.heads, v.token >= c.tokens,
-            v.kv_base + r.scales + v.head >= c.kv_scales]
+    return [v.a + c.head_words > c.scratch_words, v.head >= c.heads,
+            v.sequence + v.token >= c.tokens, v.kv_base + r.scales + v.head >= c.kv_scales]
 
 
 def sample(c: CardConfig, v, r: Resolved) -> list[Value]:

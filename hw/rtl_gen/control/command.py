@@ -50,7 +50,7 @@ class Command(wiring.Component):
             "read": Out(stream.Signature(data.StructLayout({"address": 64, "words": WORDS_BITS}))),
             "words": In(stream.Signature(32)),
             "program": Out(write(config.program_words, isa.WORD_BITS)),
-            "token": Out(write(config.context, 32)), "preset": Out(write(16, 32)),
+            "token": Out(write(config.context, 32)), "preset": Out(write(len(isa.Register), 32)),
             "instructions": Out(17),
             **{name: Out(32) for name in (
                 "entry", "status", "results", "result_beats", "given", "watchdog")},

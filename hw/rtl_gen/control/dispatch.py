@@ -53,8 +53,8 @@ class _Slot:
 class _Verdict:
     """What one of the judges says; see :class:`Operands`."""
 
-    NAMES = ("valid", "error", "kind", "value", "number", "rows", "beats", "address", "stream",
-             "record")
+    NAMES = ("valid", "error", "kind", "value", "number", "rows", "beats", "address", "pos",
+             "length", "stream", "record")
 
     def __init__(self, judge: Operands):
         for name in self.NAMES:
@@ -104,7 +104,7 @@ class Dispatch(wiring.Component):
     look : ``In(1)``, look_pc : ``In(32)``, word : ``Out(256)``
         Two cycles after ``look``, while nothing runs: the word at ``look_pc``; zero beyond the
         program.
-    registers : ``Out(ArrayLayout(32, 16))``
+    registers : ``Out(ArrayLayout(32, 32))``
     jobs : array of 3 ``Out(stream.Signature(layouts.JOB))``
         Instructions for the queues, in the order of ``QUEUES``.
     stream : ``Out(stream.Signature(layouts.stream_job))``
@@ -137,9 +137,9 @@ class Dispatch(wiring.Component):
             "instructions": In(17), "given": In(32), "results": In(32), "result_beats": In(32),
             "stops": In(data.ArrayLayout(unsigned(32), 4)), "sampled": In(32),
             "program": In(write(config.program_words, isa.WORD_BITS)),
-            "token": In(write(config.context, 32)), "preset": In(write(16, 32)),
+            "token": In(write(config.context, 32)), "preset": In(write(len(Register), 32)),
             "look": In(1), "look_pc": In(32), "word": Out(isa.WORD_BITS),
-            "registers": Out(data.ArrayLayout(unsigned(32), 16)),
+            "registers": Out(data.ArrayLayout(unsigned(32), len(Register))),
             "jobs": Out(stream.Signature(layouts.JOB)).array(len(QUEUES)),
             "stream": Out(stream.Signature(layouts.stream_job(config))),
             "owner": Out(stream.Signature(1)), "record": Out(stream.Signature(32)),
@@ -177,7 +177,7 @@ class Dispatch(wiring.Component):
                                  looking.eq((count != 0) & ~slot.begins)]
         header = layouts.view("NOP", word)
         kind = operands.is_kind
-        registers = [Signal(32, name=f"r{k}") for k in range(16)]
+        registers = [Signal(32, name=f"r{k}") for k in range(len(Register))]
         m.d.comb += [
             self.registers.as_value().eq(Cat(*registers)),
             order.clear.eq(self.start), order.wait.eq(header.wait), order.signal.eq(header.signal),
@@ -199,7 +199,7 @@ class Dispatch(wiring.Component):
 
         def write_register(index, value):
             with m.Switch(index):
-                for k in range(1, 16):
+                for k in range(1, len(Register)):
                     with m.Case(k):
                         m.d.sync += registers[k].eq(value)
 
@@ -213,8 +213,8 @@ class Dispatch(wiring.Component):
         job = Signal(layouts.JOB)
         m.d.comb += [
             job.word.eq(word), job.rows.eq(operands.rows), job.beats.eq(operands.beats),
-            job.address.eq(operands.address), job.pos.eq(registers[Register.POS]),
-            job.len.eq(registers[Register.LEN]), job.step.eq(registers[Register.STEP]),
+            job.address.eq(operands.address), job.pos.eq(operands.pos),
+            job.len.eq(operands.length), job.step.eq(registers[Register.STEP]),
             job.target.eq(tokens.read_data), job.target_valid.eq(is_given),
             job.sequence.eq(sequence)]
         streams, owns = Signal(), Signal()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resolves the operands of one instruction and judges it by the rules."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -42,7 +42,7 @@ class Operands(wiring.Component):
         Pulse; ``word`` and ``pc`` are new and stay until the next.
     word : ``In(256)``, pc : ``In(32)``, instructions : ``In(17)``
         What the program memory holds at ``pc``, and how many instructions there are.
-    registers : ``In(ArrayLayout(32, 16))``
+    registers : ``In(ArrayLayout(32, 32))``
     results, result_beats, given : ``In(32)``
         First beat of the result records, and beats of each step's; number of given tokens.
     valid : ``Out(1)``
@@ -57,6 +57,8 @@ class Operands(wiring.Component):
         Which of the given tokens a GIVEN takes.
     rows, beats, address : ``Out``
         With registers applied.
+    pos, length : ``Out(12)``
+        Of the instruction's sequence.
     stream : ``Out(layouts.stream_job)``
         What the channels are to read.
     record : ``Out(32)``
@@ -69,12 +71,12 @@ class Operands(wiring.Component):
         self.config = config
         super().__init__({
             "start": In(1), "word": In(isa.WORD_BITS), "pc": In(32), "instructions": In(17),
-            "registers": In(data.ArrayLayout(unsigned(32), 16)),
+            "registers": In(data.ArrayLayout(unsigned(32), len(Register))),
             "results": In(32), "result_beats": In(32), "given": In(32),
             "valid": Out(1), "error": Out(8), "kind": Out(len(isa.FORMATS)), "value": Out(32),
             "number": Out(32),
-            "rows": Out(12), "beats": Out(10), "address": Out(32),
-            "stream": Out(layouts.stream_job(config)), "record": Out(32)})
+            "rows": Out(12), "beats": Out(10), "address": Out(32), "pos": Out(12),
+            "length": Out(12), "stream": Out(layouts.stream_job(config)), "record": Out(32)})
 
     def is_kind(self, *names: str):
         """One bit: the instruction is one of ``names``; valid from the cycle after ``start``."""
@@ -89,7 +91,7 @@ class Operands(wiring.Component):
         cache, sample = views["CACHE"], views["SAMPLE"]
         is_load, is_store, is_matmul, is_cache, is_sample = (self.is_kind(name) for name in _LONG)
         channels, beat = config.channels.bit_length() - 1, config.beat_bytes.bit_length() - 1
-        pos, step = self.registers[Register.POS], self.registers[Register.STEP]
+        step = self.registers[Register.STEP]
 
         # Which instruction; bits outside its fields.
         foreign, beyond = Signal(), Signal()
@@ -102,8 +104,16 @@ class Operands(wiring.Component):
                                      self.kind.eq(1 << k)]
 
         # The register named in one cycle is read in the next.
-        place, register = Signal(4), Signal(32)
+        place, register = Signal(range(len(Register))), Signal(32)
         m.d.sync += register.eq(self.registers[place])
+        # So are position and length, of the sequence that the instruction names.
+        sequence, pos, length = Signal(2), Signal(32), Signal(12)
+        m.d.comb += sequence.eq(Mux(is_matmul, matmul.sequence, Mux(
+            is_cache, cache.sequence, Mux(is_store, store.sequence, 0))))
+        m.d.sync += [
+            pos.eq(Array(self.registers[k] for k in isa.POSITIONS)[sequence]),
+            length.eq(Array(self.registers[k][:12] for k in isa.LENGTHS)[sequence])]
+        m.d.comb += [self.pos.eq(pos), self.length.eq(length)]
         rows_reg = Mux(is_matmul, matmul.rows_reg, load.rows_reg)
         address_reg = _shared(self.word, "address_reg", "LOAD", "STORE", "MATMUL")
         address_field = _shared(self.word, "address", "LOAD", "STORE", "MATMUL")

@@ -22,7 +22,7 @@ from .sequencer import Sequencer
 #: Lanes that share one copy of what a step tells all lanes.
 GROUP = 8
 #: Instructions that may wait for the epilogue.
-EPILOGUE_JOBS = 4
+EPILOGUE_JOBS = 8
 
 
 def row(config: CardConfig) -> data.StructLayout:
@@ -122,7 +122,8 @@ class Engine(wiring.Component):
             fresh.read_en.eq(fetch), fresh.head.eq(step.p.head), fresh.beat.eq(step.p.beat),
             fresh.row.eq(step.p.head_row),
             fresh.merge_en.eq(align), fresh.kind.eq(fetched.merge), fresh.delta.eq(fetched.delta),
-            fresh.columns.eq(fetched.columns), fresh.high.eq(fetched.high[0])]
+            fresh.columns.eq(fetched.columns), fresh.buffer.eq(fetched.buffer),
+            fresh.high.eq(fetched.high[0])]
         with m.If(fetch):
             m.d.sync += [fetched.eq(step.p), fetched_valid.eq(step.valid)]
         with m.If(align):

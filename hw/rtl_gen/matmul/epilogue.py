@@ -28,7 +28,8 @@ PREPARE = 3
 #: What goes with a sum.
 INFO = data.StructLayout({
     "token": 2, "last": 1, "addr": 16, "k": 1, "k_addr": 16, "norm": 1, "set": 1,
-    "divide": 1, "result": 1, "gelu": 1, "residual": 1, "scored": 1, "signal": isa.COUNTERS})
+    "divide": 1, "result": range(isa.SUMS), "gelu": 1, "residual": 1, "scored": 1,
+    "signal": isa.COUNTERS})
 
 
 class Epilogue(wiring.Component):
@@ -58,7 +59,7 @@ class Epilogue(wiring.Component):
         Results; ``ready`` must always be 1.
     norms : ``In(norms_layout(config))``
         Mean and reciprocal deviation by set and token.
-    results : ``In(results_layout(config))``, pending : ``In(2)``
+    results : ``In(results_layout(config))``, pending : ``In(8)``
         1/sum by softmax result and token; which of the results are still to come.
     prob_job : ``Out(stream.Signature(layouts.JOB))``, scores : ``Out(stream(word))``
         Instructions to softmax, and their scores.
@@ -91,7 +92,7 @@ class Epilogue(wiring.Component):
             "k_read": Out(scales.read_port(config)), "read": Out(scratchpad.read_port(config)),
             "write": Out(stream.Signature(scratchpad.write_layout(config))),
             "norms": In(norms_layout(config)),
-            "results": In(results_layout(config)), "pending": In(2),
+            "results": In(results_layout(config)), "pending": In(isa.SUMS),
             "prob_job": Out(stream.Signature(layouts.JOB)),
             "scores": Out(stream.Signature(layouts.word(config))),
             "done": Out(layouts.DONE), "nonfinite": Out(1)})
@@ -133,12 +134,12 @@ class Epilogue(wiring.Component):
             with m.Else():
                 m.d.sync += [low.eq(Mux(word.dst < low, word.dst, low)),
                              high.eq(Mux(end > high, end, high))]
-        able = Signal()
+        able, needs = Signal(), Signal(isa.SUMS, reset_less=True)    # needs: results of softmax
+        m.d.sync += needs.eq(Cat(word.divide == k + 1 for k in range(isa.SUMS)))
         m.d.comb += [
             able.eq(waiting & (age == 0) & (~active | ending)
                     & (~conflict | (~active & (in_flight == 0)))
-                    & ~((word.divide == 1) & self.pending[0])
-                    & ~((word.divide == 2) & self.pending[1])),
+                    & ~(needs & self.pending).any()),
             self.prob_job.payload.eq(held), self.prob_job.valid.eq(able & to_softmax),
             load.eq(able & (~to_softmax | self.prob_job.ready)), self.loaded.eq(load)]
 
@@ -207,7 +208,7 @@ class Epilogue(wiring.Component):
             info[0].token.eq(sums.token), info[0].last.eq(ending), info[0].addr.eq(addr),
             info[0].k_addr.eq(k_addr), info[0].k.eq(now.scale == Scale.K.value),
             info[0].norm.eq(now.norm != 0), info[0].set.eq(now.norm == 2),
-            info[0].divide.eq(now.divide != 0), info[0].result.eq(now.divide == 2),
+            info[0].divide.eq(now.divide != 0), info[0].result.eq(now.divide - 1),
             info[0].gelu.eq(now.gelu != 0), info[0].residual.eq(now.residual),
             info[0].scored.eq(scored), info[0].signal.eq(now.signal)]
         valid = [issue]

@@ -17,6 +17,8 @@ BEAT_BITS = 2
 class Fresh(wiring.Component):
     """Fresh K and V of all heads, and where they replace what is read.
 
+    A token is written to one of T buffers; those of an instruction follow one another.
+
     For K, ``delta`` is POS minus the position of lane 0 in the row read: lane c holds token
     c − delta.  For V it is POS minus the first position of the beat: byte j is of token j − delta.
 
@@ -35,9 +37,11 @@ class Fresh(wiring.Component):
         ``In``: head, beat of K and row of V to fetch.
     merge_en : ``In(1)``
     kind : ``In(2)``
-        0: none, 1: K, 2: V.  This and the next three belong to what was fetched.
-    delta : ``In(signed(DELTA_BITS))``, columns : ``In(3)``, high : ``In(1)``
-        Where the tokens are, how many there are, and which digit of a wide value is read.
+        0: none, 1: K, 2: V.  This and the next four belong to what was fetched.
+    delta : ``In(signed(DELTA_BITS))``, columns : ``In(3)``
+        Where the tokens are, and how many there are.
+    buffer : ``In(2)``, high : ``In(1)``
+        Where the first token was written to, and which digit of a wide value is read.
     lanes : ``Out(C)``
         Lanes whose whole entry is fresh K.  Like all below, from the cycle after ``merge_en`` to
         the next.
@@ -57,7 +61,7 @@ class Fresh(wiring.Component):
             "read_en": In(1), "head": In(6), "beat": In(BEAT_BITS),
             "row": In(range(config.head_words)),
             "merge_en": In(1), "kind": In(2), "delta": In(signed(DELTA_BITS)), "columns": In(3),
-            "high": In(1),
+            "buffer": In(2), "high": In(1),
             "lanes": Out(config.channels), "bytes": Out(config.beat_bytes),
             "k": Out(8 * config.beat_bytes).array(tokens),
             "v": Out(8 * tokens).array(config.channels)})
@@ -123,7 +127,7 @@ class Fresh(wiring.Component):
                 self.bytes.eq(Mux(self.kind == 2, places, 0))]
             for q in range(tokens):
                 token = Signal(range(tokens), name=f"from_{q}")
-                m.d.comb += token.eq(q - self.delta)
+                m.d.comb += token.eq(q - self.delta + self.buffer)
                 m.d.sync += [
                     k_out[q].eq(choose(k_data, token, f"k_word_{q}")),
                     v_out[q].eq(choose(v_data, token, f"v_word_{q}"))]

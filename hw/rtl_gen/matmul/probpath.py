@@ -10,6 +10,7 @@ from ..emit import Leaf
 from ..fp32 import Mul, Pipe
 from ..softmax import Softmax
 from ..spec.config import CardConfig
+from ..spec.isa import SUMS
 from ..vector import SliceQuantiser
 from ..vector.scales import read_port
 
@@ -21,12 +22,12 @@ PRODUCTS = 12
 #: What the stages need of an instruction.
 ABOUT = data.StructLayout({
     "digits": 1, "two_beat": 1, "exponent": signed(8), "dst": 16, "stride": 16,
-    "scale": 16, "scale_stride": 7, "words": 12, "columns": 3, "result": 1, "signal": 16})
+    "scale": 16, "scale_stride": 7, "words": 12, "columns": 3, "result": range(SUMS), "signal": 16})
 
 
 def results_layout(config: CardConfig) -> data.ArrayLayout:
     """1/sum, by result and token."""
-    return data.ArrayLayout(data.ArrayLayout(unsigned(32), config.tokens), 2)
+    return data.ArrayLayout(data.ArrayLayout(unsigned(32), config.tokens), SUMS)
 
 
 def _log2(value: int) -> int:
@@ -52,7 +53,7 @@ class ProbPath(wiring.Component):
         Token after token, all blocks of the rows.
     results : ``Out(results_layout(config))``
         1/sum of the softmax results.
-    pending : ``Out(2)``
+    pending : ``Out(8)``
         A result is still to come.
     done : ``Out(layouts.DONE)``
         The probabilities are in the planes.  Sums that come later are waited for by the epilogue.
@@ -71,7 +72,7 @@ class ProbPath(wiring.Component):
             "scores": In(stream.Signature(layouts.word(config))),
             "v_read": Out(read_port(config)),
             "planes": Out(stream.Signature(layouts.plane_write(config))),
-            "results": Out(results_layout(config)), "pending": Out(2),
+            "results": Out(results_layout(config)), "pending": Out(SUMS),
             "done": Out(layouts.DONE), "nonfinite": Out(1), "range": Out(1)})
 
     def elaborate(self, platform):
@@ -101,7 +102,7 @@ class ProbPath(wiring.Component):
             enter.data.stride.eq(word.dst_stride),
             enter.data.scale.eq(word.kv_base + word.head),
             enter.data.scale_stride.eq(word.kv_heads), enter.data.words.eq(self.job.p.rows),
-            enter.data.columns.eq(word.columns), enter.data.result.eq(word.dest == 2),
+            enter.data.columns.eq(word.columns), enter.data.result.eq(word.dest - 1),
             enter.data.signal.eq(word.signal),
             headers.i.valid.eq(accept), headers.i.p.words.eq(self.job.p.rows),
             headers.i.p.length.eq(Mux(self.job.p.len > scores, scores, self.job.p.len)),
@@ -195,7 +196,7 @@ class ProbPath(wiring.Component):
         m.d.comb += [
             total.ready.eq(1), at_total.addr.eq(total.p.tag),
             summed.eq(total.valid & (total.p.row == about.columns - 1))]
-        result = Array(Array(self.results[k][t] for t in range(tokens)) for k in range(2))
+        result = Array(Array(self.results[k][t] for t in range(tokens)) for k in range(SUMS))
         with m.If(total.valid):
             m.d.sync += result[about.result][total.p.row].eq(total.p.value)
         planes_done, sums_done = Signal(range(JOBS + 1)), Signal(range(JOBS + 1))
@@ -203,7 +204,7 @@ class ProbPath(wiring.Component):
         m.d.sync += [
             planes_done.eq(planes_done + complete - retire),
             sums_done.eq(sums_done + summed - retire)]
-        for k in range(2):
+        for k in range(SUMS):
             count = Signal(range(JOBS + 1), name=f"pending_{k}")
             m.d.comb += self.pending[k].eq(count != 0)
             m.d.sync += count.eq(count + (accept & (enter.data.result == k))

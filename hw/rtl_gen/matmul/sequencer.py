@@ -26,7 +26,7 @@ def step(config: CardConfig) -> data.StructLayout:
         "last_row": 1, "last_step": 1,          # of the instruction
         "done": 1,                              # the engine reports this instruction
         "signal": isa.COUNTERS,
-        "merge": 2, "delta": signed(DELTA_BITS), "head": 6,
+        "merge": 2, "delta": signed(DELTA_BITS), "head": 6, "buffer": 2,
         "beat": BEAT_BITS, "head_row": range(config.head_words),
         "address": 32})                         # of the (first) entry
 
@@ -149,7 +149,8 @@ class Sequencer(wiring.Component):
             step_.last_row.eq(last_row), step_.last_step.eq(last_step),
             step_.done.eq(~now.last), step_.signal.eq(now.signal),
             step_.merge.eq(Mux(hit, now.merge, 0)), step_.delta.eq(delta), step_.head.eq(now.head),
-            step_.beat.eq(entry), step_.head_row.eq(row), step_.address.eq(address)]
+            step_.buffer.eq(now.sequence), step_.beat.eq(entry), step_.head_row.eq(row),
+            step_.address.eq(address)]
 
         next_entry, next_block = Signal(12), Signal(16)
         m.d.comb += [

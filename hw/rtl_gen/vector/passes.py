@@ -103,4 +103,4 @@ def head_of(m, target, job) -> None:
     """The ``head.HEAD`` of a CACHE."""
     f = layouts.view("CACHE", job.word)
     assign(m, target, a=f.a, position=job.pos + f.token, base=f.kv_base, heads=f.kv_heads)
-    assign(m, target.target, kind=f.kind, token=f.token, head=f.head, wide=f.wide)
+    assign(m, target.target, kind=f.kind, token=f.sequence + f.token, head=f.head, wide=f.wide)

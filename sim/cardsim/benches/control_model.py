@@ -46,7 +46,7 @@ class Outcome:
 
 def resolve(name: str, values: dict[str, int], regs: Sequence[int]) -> dict[str, int]:
     """Fields with registers applied, ``pos``, and the ``number`` of a GIVEN."""
-    values = values | {"pos": regs[Register.POS]}
+    values = values | {"pos": regs[isa.POSITIONS[values.get("sequence", 0)]]}
     for field in ("rows", "beats"):
         if values.get(f"{field}_reg"):
             values[field] = regs[values[f"{field}_reg"]]
@@ -86,7 +86,7 @@ def run(config: CardConfig, program: Sequence[int], command: dict[str, int], *,
         Instructions until it must have ended.
     """
     out = Outcome()
-    regs = [0, *(command[f"r{k}"] for k in range(1, 16))]
+    regs = [0, *(command[f"r{k}"] for k in range(1, len(Register)))]
     stops = {command[f"stop{k}"] for k in range(4)} - {registers.NO_STOP}
     counters = [0] * isa.COUNTERS
     token, writers, pc = 0, 0, command["entry"]
@@ -122,7 +122,8 @@ def run(config: CardConfig, program: Sequence[int], command: dict[str, int], *,
         if queue != Queue.CONTROL:
             out.jobs[queue].append({
                 "word": word, "rows": v.get("rows", 0), "beats": v.get("beats", 0),
-                "address": v.get("address"), "pos": v["pos"], "len": regs[Register.LEN] & 0xFFF,
+                "address": v.get("address"), "pos": v["pos"],
+                "len": regs[isa.LENGTHS[v.get("sequence", 0)]] & 0xFFF,
                 "step": regs[Register.STEP], "target_valid": int(target is not None),
                 "target": target, "sequence": out.instructions & 0xFFFF})
         else:

@@ -16,7 +16,7 @@ ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "ov
 
 
 def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """Name and fields of a random instruction of some unit, legal while POS is below 70."""
+    """Name and fields of a random instruction of some unit, legal while positions are below 70."""
     name = rng.choice(("LOAD", "STORE", "MATMUL", "VECTOR", "SCALAR", "QUANT", "NORM", "CACHE"))
     small = rng.randrange
     where = {"address": small(1000), "address_reg": rng.choice((0, 8, 9))}
@@ -27,16 +27,17 @@ def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[
                           "rows_reg": rng.choice((0, 0, 10)), "target": small(2),
                           "dst": small(100), "fence": small(4) == 0}
         case "STORE":
-            return name, {**where, "words": 1 + small(9), "source": small(2), "src": small(100)}
+            return name, {**where, "words": 1 + small(9), "source": small(2), "src": small(100),
+                          "sequence": small(4)}
         case "MATMUL":
             fields = {**where, "rows": 10 + small(3), "beats": 1 + small(3), "first": 1,
                       "columns": 1, "act": 4 * small(8), "last": small(3) > 0,
                       "fence": small(4) == 0, "head": small(config.heads), "dst": small(100),
-                      "kv_heads": small(3)}
+                      "kv_heads": small(3), "sequence": small(config.tokens)}
             if fields["last"]:
-                fields |= {"dest": small(3), "scale": small(3)}
+                fields |= {"dest": small(4) and small(isa.SUMS + 1), "scale": small(3)}
                 if not fields["dest"]:
-                    fields |= {"norm": small(3), "bias": small(2), "divide": small(3)}
+                    fields |= {"norm": small(3), "bias": small(2), "divide": small(isa.SUMS + 1)}
             pattern = small(10)
             return name, fields | ({"pattern": pattern} if pattern else {
                 "merge": small(3), "wide": small(2), "beats_reg": rng.choice((0, 10))})
@@ -49,7 +50,8 @@ def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[
         case "NORM":
             return name, {"slices": 1 + small(64), "set": small(2)}
         case "CACHE":
-            return name, {"a": small(99), "head": small(config.heads), "kv_heads": small(3)}
+            return name, {"a": small(99), "head": small(config.heads), "kv_heads": small(3),
+                          "sequence": small(config.tokens)}
     raise AssertionError(name)
 
 
@@ -71,9 +73,9 @@ def block(config: CardConfig, rng: random.Random, length: int, given: int = 0) -
     for _ in range(length):
         name, fields = rng.choice((
             ("NOP", {}),
-            ("ADDI", {"rd": rng.choice((0, 8, 9)), "rs": rng.randrange(16),
+            ("ADDI", {"rd": rng.choice((0, 8, 9)), "rs": rng.randrange(32),
                       "imm": rng.randrange(-9, 50)}),
-            ("SHRI", {"rd": 8, "rs": rng.randrange(16), "imm": 20 + rng.randrange(12)}),
+            ("SHRI", {"rd": 8, "rs": rng.randrange(32), "imm": 20 + rng.randrange(12)}),
             *given_word(given, rng),
             *(unit_instruction(config, rng) for _ in range(9))))
         wait = signal = 0

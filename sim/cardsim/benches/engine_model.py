@@ -92,14 +92,14 @@ class EngineModel:
                 for t in range(job.columns):
                     p = job.pos + t
                     if job.merge == 1 and p == r * config.channels + c:
-                        head = self.fresh[0, job.head, t, digit]
+                        head = self.fresh[0, job.head, job.sequence + t, digit]
                         at = k * config.beat_bytes % HEAD
                         weights[c, number] = head[at:at + config.beat_bytes]
                         hit = True
                     if job.merge == 2 and p // config.beat_bytes == k:
                         dimension = (r * config.channels + c) % HEAD
                         weights[c, number, p % config.beat_bytes] = \
-                            self.fresh[1, job.head, t, digit, dimension]
+                            self.fresh[1, job.head, job.sequence + t, digit, dimension]
                         hit = True
                 if hit:
                     beat = weights[c, number].astype(np.int8).tobytes()

@@ -75,10 +75,10 @@ class Program:
                     self.planes[rng.integers(2)].append((word, self._after(("block", block))))
                     self.model.write_plane(word)
 
-    def write_fresh(self, *, kind: int, head: int, columns: int) -> None:
-        """Fill one head of all tokens."""
+    def write_fresh(self, *, kind: int, head: int, columns: int, first: int = 0) -> None:
+        """Fill one head of some tokens."""
         lanes = self.config.vector_lanes
-        for token in range(columns):
+        for token in range(first, first + columns):
             for part in range(HEAD // lanes):
                 word = {"kind": kind, "token": token, "head": head, "part": part,
                         "low": self._digits(lanes), "high": self._digits(lanes)}
@@ -101,7 +101,7 @@ class Program:
                 name: fields[name] for name in ("columns", "digits", "two_beat", "exponent")})
         if fields["merge"] and not keep:
             self.write_fresh(kind=fields["merge"] - 1, head=fields["head"],
-                             columns=fields["columns"])
+                             columns=fields["columns"], first=fields["sequence"])
 
         entries = rows * beats * pattern.entries << fields["wide"]
         shape = config.channels, entries, config.beat_bytes
@@ -189,6 +189,7 @@ def shuffle(program: Program, count: int) -> None:
             if fields["wide"] or not fields["two_beat"]:
                 fields["k_outer"] = some(2)
             fields["merge"] = some(3)
+            fields["sequence"] = some(config.tokens - columns + 1)
             beats = 1 + some(5)
         else:
             fields["pattern"] = 1 + some(len(PATTERNS) - 1)

@@ -69,7 +69,7 @@ def random_job(rng: random.Random, config: CardConfig, *, softmax: bool, corners
         f["digits"] = rng.choice([0, 1]) if f["columns"] * 2 <= config.tokens else 0
         f["two_beat"] = int(f["columns"] << f["digits"] << 1 <= config.tokens
                             and rng.random() < 0.5)
-        f |= {"dest": rng.choice([1, 2]), "scale": rng.choice([0, 1, 2, 2]),
+        f |= {"dest": rng.randrange(1, isa.SUMS + 1), "scale": rng.choice([0, 1, 2, 2]),
               "exponent": rng.choice([-30, -20]), "dst": rng.randrange(32),
               "dst_stride": rng.randrange(32), "head": rng.randrange(4),
               "kv_base": rng.randrange(64), "kv_heads": rng.randrange(4)}
@@ -78,7 +78,7 @@ def random_job(rng: random.Random, config: CardConfig, *, softmax: bool, corners
             rng.randrange(1, max(2, rows * lanes - f["columns"] + 2))])
     else:
         f |= {"scale": rng.randrange(3), "norm": rng.choice([0, 0, 1, 2]),
-              "bias": rng.randrange(2), "divide": rng.choice([0, 0, 1, 2]),
+              "bias": rng.randrange(2), "divide": rng.choice([0, 0, 0, 0, *range(1, isa.SUMS + 1)]),
               "gelu": rng.choice([0, 0, 1, 2]), "residual": rng.randrange(2),
               "dst": rng.randrange(24), "dst_stride": rows + rng.randrange(3),
               "head": rng.randrange(4), "kv_base": rng.randrange(64), "kv_heads": 3}
@@ -130,7 +130,7 @@ class EpilogueModel:
     def __init__(self, config: CardConfig, scratch: Floats, scales: npt.NDArray[np.uint32],
                  norms: Floats) -> None:
         self.config, self.scratch, self.scales, self.norms = config, scratch, scales, norms
-        self.results = np.zeros((2, config.tokens), np.float32)
+        self.results = np.zeros((isa.SUMS, config.tokens), np.float32)
         self.written: list[tuple[int, Floats]] = []
         self.scores: list[Floats] = []
         self.done: list[int] = []

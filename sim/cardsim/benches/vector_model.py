@@ -149,8 +149,8 @@ class VectorModel:
         q, scale = nx.kv_quantise(y, bool(f["wide"]))
         low, high = nx.split_digits(q)
         for w in range(HEAD // config.vector_lanes):
-            self._put("fresh", kind=f["kind"], token=f["token"], head=f["head"], part=w,
-                      low=low[w].tolist(), high=high[w].tolist())
+            self._put("fresh", kind=f["kind"], token=f["sequence"] + f["token"], head=f["head"],
+                      part=w, low=low[w].tolist(), high=high[w].tolist())
         row, lane = divmod(pos + f["token"], config.channels)
         self._put("scale", addr=f["kv_base"] + row * f["kv_heads"] + f["head"], lane=lane,
                   kind=f["kind"], scale=int(nx.bits(scale)) >> 16)

@@ -102,8 +102,10 @@ class Mixture:
 
     def _cache(self) -> dict[str, int]:
         rng, config = self.rng, self.config
+        token = rng.randrange(config.tokens)
         return {"a": rng.randrange(ROOM - config.head_words), "kind": rng.randrange(2),
-                "head": rng.randrange(config.heads), "token": rng.randrange(config.tokens),
+                "head": rng.randrange(config.heads), "token": token,
+                "sequence": rng.randrange(config.tokens - token),
                 "wide": rng.randrange(2), "kv_base": rng.randrange(100),
                 "kv_heads": rng.randrange(1, 13)}
 
