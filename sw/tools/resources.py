@@ -188,7 +188,7 @@ synthesised once and counted as often as it is there; `synthesis.py` says where 
   engine's are instantiated with their registers and cascades, so `lane` has no such excess.
 * **LUT too high**: a LUT6 is two functions of five shared inputs too, or two short shift registers, which Yosys never uses and the vendor's placer does. *LUT, paired* counts
   such pairs once (`pairs.py`), for an idea of what placed figures may be; the target holds for the plain count. Inverters are not counted: they vanish into what they feed.
-* **Too low**: HBM controllers, the shell of the board (its static region alone takes about a tenth of a U280) and registers that place and route duplicates are not in it.
+* **Too low**: the HBM controllers, the shell of the board and registers that place and route duplicates are not in it.
 * DSP, BRAM and URAM are right: the vendor's tools have the same shapes to choose from. BRAM counts a RAMB18 as half.
 
 ## Longest paths
@@ -208,8 +208,8 @@ adds up typical delays of speed grade -2 over the netlist, through all modules:
 | block memory | {RAM_TO_Q:.2f}, {RAM_SETUP:.2f} | clock to output without its register, setup; assumed after Versal's 0.9 (DS958) |
 | product of an inferred DSP48E2 | {DSP:.2f} | two registers around it reach 544 MHz without the one inside (DS923, grade -2 at 0.85 V) |
 
-Levels are LUTs, products and carry chains. At these delays {period:.0f} ns are {fit} LUTs in a row; `{period:.0f} − {worst:.2f}` ns of the longest path are what remains for congestion, crossings between
-the dies (which have no place reserved) and nets of large fan-out, none of which is in the sums. The longest path of each module, which may end in modules that it contains:
+Levels are LUTs, products and carry chains. At these delays {period:.0f} ns are {fit} LUTs in a row. Congestion, crossings between the dies and nets of
+large fan-out are in none of the sums: the longest path is {worst:.2f} ns without them. The longest path of each module, which may end in modules that it contains:
 
 {paths}"""
 
