@@ -40,8 +40,8 @@ class Attention:
         each = self._columns.each
         self._format: Values = {**parts.format,
                                 "two_beat": self._layout.attention_two_beat(each)}
-        #: Two rounds of sequences: as one head's results are used, the next one's come.
-        self._results = 2 * self._columns.sequences
+        #: As one head's results are used, the next ones' come.
+        self._results = len(self._layout.planes.probabilities)
         self._todo: dict[Hashable, Callable[[], None]] = {}
         self._wait = _WAIT + _WAIT_TOKEN * self._columns.tokens
 

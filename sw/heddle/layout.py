@@ -18,6 +18,8 @@ from .tiling import Matrix, Slice, chunk_ends, coverage, slices, tile
 
 #: Lane rows of one block of logits: the fewer, the sooner is the last one looked through.
 LOGIT_ROWS = 32
+#: Softmax results that a card keeps: those of `dest` and `divide` of a MATMUL.
+SOFTMAX_RESULTS = 8
 #: Inputs of one product for which its accumulator cannot overflow.
 _LONGEST = 8192
 
@@ -223,7 +225,7 @@ class Layout:
                 if sequences > 1 and sequences * self.rows * self.shape.heads \
                         > self.config.kv_scales:
                     raise UserError("kv_scales")
-                return sequences, self._planes(sequences), self._memory(sequences)
+                return sequences, self._most_planes(sequences), self._memory(sequences)
             except UserError:
                 if sequences == 1:
                     raise
@@ -241,7 +243,14 @@ class Layout:
         return Scratch(x=x, position=position, qkv=qkv, mixed=mixed, hidden=inner,
                        gamma=(first, second), logits=logits, logit_words=rows)
 
-    def _planes(self, sequences: int) -> Planes:
+    def _most_planes(self, sequences: int) -> Planes:
+        """With all softmax results if they fit, else two for each sequence, which take turns."""
+        try:
+            return self._planes(sequences, SOFTMAX_RESULTS)
+        except UserError:
+            return self._planes(sequences, 2 * sequences)
+
+    def _planes(self, sequences: int, results: int) -> Planes:
         space, size = Space(), self.config.beat_bytes
 
         def take(elements: int) -> int:
@@ -253,7 +262,7 @@ class Layout:
         planes = Planes(
             x=take(self.shape.width), mixed=take(self.shape.width), hidden=take(self.shape.inner),
             queries=space.take(sequences * self.shape.heads * HEAD // size),
-            probabilities=tuple(space.take(scores) for _ in range(2 * sequences)))
+            probabilities=tuple(space.take(scores) for _ in range(results)))
         space.limit(self.config.plane_blocks, f"plane_windows of {self.config.name}", unit=4)
         return planes
 
