@@ -180,6 +180,32 @@ def test_an_instruction_waits_for_what_it_reads(build_root):
     assert waits[2] >= detour
 
 
+def several(tokens, dst, stride, rows=2, **fields):
+    """A job of several tokens without surprises."""
+    job = plain_job(rows, dst=dst, dst_stride=stride, columns=tokens, residual=1, **fields)
+    return dataclasses.replace(job, acc=np.repeat(job.acc, tokens, axis=1))
+
+
+@pytest.mark.parametrize(("others", "waits"), [
+    # Rows of all tokens lie among those of the first product, and apart.
+    ([(4, 2, 8), (4, 4, 8), (4, 6, 8)], [False, False, False]), ([(2, 6, 8)], [False]),
+    # Between two others: they count as one.
+    ([(4, 6, 8), (4, 2, 8)], [False, True]),
+    # The same row; the first rows of later tokens; another stride; a stride that is too short.
+    ([(4, 1, 8)], [True]), ([(4, 7, 8)], [True]), ([(4, 3, 9)], [True]), ([(4, 2, 3)], [True]),
+    # Against all that is on its way, not the last product alone.
+    ([(4, 2, 8), (4, 0, 8)], [False, True]), ([(4, 4, 8), (4, 7, 8)], [False, True])], ids=repr)
+def test_rows_between_those_of_others_do_not_wait(build_root, others, waits):
+    dut, model = built("four", build_root)
+    rng = random.Random("between")
+    reference = Reference(dut.config, *memories(rng, dut.config, 0))
+    jobs = [several(4, 0, 8), *(several(*other) for other in others)]
+    run = simulate(dut, model, reference, jobs, stall=0, seed="between")
+    check(dut, run, reference)
+    straight = Epilogue.LATENCY[0]
+    assert [gap >= straight for gap in np.diff(run.cycles["done_epilogue"])] == waits
+
+
 def test_a_product_waits_for_the_sum_it_is_divided_by(build_root):
     """The sums of 16 words take longer than the probabilities."""
     dut, model = built("four", build_root)

@@ -117,9 +117,16 @@ class Epilogue(wiring.Component):
             m.d.sync += age.eq(age - 1)
 
         # One that reads what an earlier one may not have written yet waits until all is written.
-        # All that is on its way lies between `low` and `high`.
+        # All that is on its way lies between `low` and `high`.  Tokens of a product lie `stride`
+        # apart: rows of one product and others of the next then lie among each other, but apart,
+        # if their first tokens' are (`first_low` to `first_high`) and all fit between two tokens.
         low, high = Signal(18, reset_less=True), Signal(18, reset_less=True)
         end, conflict = Signal(18, reset_less=True), Signal(reset_less=True)
+        first_low, first_high = Signal(17, reset_less=True), Signal(17, reset_less=True)
+        stride, one_stride = Signal(16, reset_less=True), Signal(reset_less=True)
+        first_end, least, most = (Signal(17, name=name, reset_less=True)
+                                  for name in ("first_end", "least", "most"))
+        apart, overlap = Signal(reset_less=True), Signal(reset_less=True)
         in_flight, written = Signal(range(max(self.LATENCY) + 2)), Signal()
         further = Signal(2)     # tokens besides the first
         to_softmax = word.dest != 0
@@ -127,13 +134,23 @@ class Epilogue(wiring.Component):
         m.d.sync += [
             end.eq(word.dst + held.rows + Mux(further[0], word.dst_stride, 0)
                    + Mux(further[1], word.dst_stride << 1, 0)),
-            conflict.eq(word.residual & (word.dst < high) & (end > low))]
+            overlap.eq(word.residual & (word.dst < high) & (end > low)),
+            first_end.eq(word.dst + held.rows),
+            least.eq(Mux(word.dst < first_low, word.dst, first_low)),
+            most.eq(Mux(first_end > first_high, first_end, first_high)),
+            apart.eq(one_stride & (word.dst_stride == stride)
+                     & ((word.dst >= first_high) | (first_end <= first_low))),
+            conflict.eq(overlap & ~(apart & (most - least <= stride)))]
         with m.If(load & ~to_softmax):
             with m.If(~active & (in_flight == 0)):
-                m.d.sync += [low.eq(word.dst), high.eq(end)]
+                m.d.sync += [low.eq(word.dst), high.eq(end), first_low.eq(word.dst),
+                             first_high.eq(first_end), stride.eq(word.dst_stride),
+                             one_stride.eq(1)]
             with m.Else():
                 m.d.sync += [low.eq(Mux(word.dst < low, word.dst, low)),
-                             high.eq(Mux(end > high, end, high))]
+                             high.eq(Mux(end > high, end, high)),
+                             first_low.eq(least), first_high.eq(most),
+                             one_stride.eq(one_stride & (word.dst_stride == stride))]
         able, needs = Signal(), Signal(isa.SUMS, reset_less=True)    # needs: results of softmax
         m.d.sync += needs.eq(Cat(word.divide == k + 1 for k in range(isa.SUMS)))
         m.d.comb += [
