@@ -8,6 +8,7 @@ projection of heads that are done take turns.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Hashable
 
 from rtl_gen.spec.config import HEAD
@@ -42,13 +43,41 @@ class Attention:
                                 "two_beat": self._layout.attention_two_beat(each)}
         #: As one head's results are used, the next ones' come.
         self._results = len(self._layout.planes.probabilities)
-        self._todo: dict[Hashable, Callable[[], None]] = {}
         self._wait = _WAIT + _WAIT_TOKEN * self._columns.tokens
+        #: Heads in the order in which their rows end, and pieces of these rows in theirs.
+        self._heads: list[int] = []
+        self._pieces = self._alternate(self._layout.matrices["qkv"])
+        for _, piece in self._pieces:
+            self._heads += self._ended(piece)
+        #: Slices of what attention gives, until they are complete.
+        self._mixed = list(self._layout.vectors["mixed"])
+        self._done: set[int] = set()
+        self._todo: dict[Hashable, Callable[[], None]] = {}
+
+    @staticmethod
+    def _alternate(matrix: Matrix) -> list[tuple[int, Piece]]:
+        """Numbered pieces of queries, keys and values, in the order of their products.
+
+        The last chunks of chunked rows end their heads in quick succession, faster than heads can
+        be quantised: they alternate with heads whose rows were not chunked.
+        """
+        numbered = list(enumerate(matrix.pieces))
+        chunks = [pair for pair in numbered if not pair[1].last]
+        short = [pair for pair in numbered if pair[1].last and pair[1].beat]
+        whole = [pair for pair in numbered if pair[1].last and not pair[1].beat]
+        return chunks + [pair for two in itertools.zip_longest(short, whole) for pair in two
+                         if pair is not None]
+
+    def _ended(self, piece: Piece) -> range:
+        """Heads whose rows end with a piece."""
+        per_head = 3 * self._layout.config.head_words
+        return range(piece.row // per_head, (piece.row + piece.rows) // per_head) \
+            if piece.last else range(0)
 
     def write(self) -> list[Piece]:
         """Emit everything; returns the pieces of the output projection that are left."""
         matrices = self._layout.matrices
-        tasks = [*self._heads(), *self._rows(matrices["qkv"])]
+        tasks = [*self._chains(), *self._rows(matrices["qkv"])]
         chunks = [piece for piece in matrices["out"].pieces if not piece.last]
         tasks += [self._chunk(number, piece) for number, piece in enumerate(chunks)]
         for task in schedule(tasks):
@@ -63,20 +92,18 @@ class Attention:
         self._todo[name] = emit
         return Task(name=name, cycles=cycles, after=after)
 
-    def _heads(self) -> list[Task]:
+    def _chains(self) -> list[Task]:
         """Scores and values of all heads; the oldest first, values before scores."""
         layout, tasks = self._layout, []
-        pieces = layout.matrices["qkv"].pieces
-        per_head = 3 * layout.config.head_words
         digits = (1 + layout.options.wide) / (1 + self._format["two_beat"])
         context = min(_CONTEXT, layout.context)
         scores = int(-(-context // layout.config.channels) * layout.config.head_beats * digits)
         values = int(-(-context // layout.config.beat_bytes) * layout.config.head_words * digits)
+        rows = {head: number for number, piece in self._pieces for head in self._ended(piece)}
         for turn in range(layout.shape.heads * self._columns.sequences):
-            head, sequence = divmod(turn, self._columns.sequences)
-            row = next(number for number, piece in enumerate(pieces) if piece.last
-                       and piece.row + piece.rows >= (head + 1) * per_head)
-            before: list[tuple[Hashable, int]] = [(("rows", row), self._wait)]
+            place, sequence = divmod(turn, self._columns.sequences)
+            head = self._heads[place]
+            before: list[tuple[Hashable, int]] = [(("rows", rows[head]), self._wait)]
             if turn >= self._results:   # whose result this one replaces
                 before.append((("values", turn - self._results), 0))
             tasks += [
@@ -87,24 +114,23 @@ class Attention:
         return tasks
 
     def _rows(self, matrix: Matrix) -> list[Task]:
-        """Rows of queries, keys and values, in the order of memory."""
-        per_head, tasks = 3 * self._layout.config.head_words, []
-        for number, piece in enumerate(matrix.pieces):
-            heads = range(piece.row // per_head, (piece.row + piece.rows) // per_head) \
-                if piece.last else range(0)
+        """Rows of queries, keys and values."""
+        tasks: list[Task] = []
+        for number, piece in self._pieces:
             tasks.append(self._task(
                 ("rows", number), self._cycles(matrix, piece),
-                [(("rows", number - 1), 0)] if number else [],
-                functools.partial(self._project, piece, heads)))
+                [(tasks[-1].name, 0)] if tasks else [], functools.partial(self._project, piece)))
         return tasks
 
     def _chunk(self, number: int, piece: Piece) -> Task:
         """A chunk of the output projection."""
-        last = min(-(-self._p.stop(piece) // HEAD), self._layout.shape.heads) \
-            * self._columns.sequences - 1
+        heads, sequences = self._layout.shape.heads, self._columns.sequences
+        wanted = range(min(-(-self._p.stop(piece) // HEAD), heads))
+        turns = [self._heads.index(head) * sequences + sequence
+                 for head in wanted for sequence in range(sequences)]
         return self._task(
             ("out", number), self._cycles(self._layout.matrices["out"], piece),
-            [(("values", turn), self._wait) for turn in range(last + 1)],
+            [(("values", turn), self._wait) for turn in turns],
             functools.partial(self._p.matmul, "out", piece, self._layout.scratch.x,
                               dst_stride=self._p.x))
 
@@ -116,14 +142,15 @@ class Attention:
 
     # ---- Instructions ----
 
-    def _project(self, piece: Piece, heads: range) -> None:
+    def _project(self, piece: Piece) -> None:
         """One piece of queries, keys and values, and what becomes of the heads that it ends."""
         layout, memory = self._layout, self._layout.memory
         self._p.matmul("qkv", piece, layout.scratch.qkv, norm=1, dst_stride=self._p.qkv)
-        for head in heads:
-            self._inputs(head)
-            if head == 0:
-                # The gammas' buffers are free: their last readers are before head 0's in their
+        for head in self._ended(piece):
+            first = head == self._heads[0]
+            self._inputs(head, first=first)
+            if first:
+                # The gammas' buffers are free: their last readers are before this head's in their
                 # queue.
                 self._p.load(layout.scratch.gamma[1], memory.layers + memory.gamma[1],
                              address_reg=WEIGHTS)
@@ -131,7 +158,7 @@ class Attention:
                              memory.layers + memory.layer_stride + memory.gamma[0],
                              address_reg=WEIGHTS)
 
-    def _inputs(self, head: int) -> None:
+    def _inputs(self, head: int, *, first: bool) -> None:
         """Quantise a head's query, key and value, of all tokens."""
         layout, words = self._layout, self._layout.config.head_words
         for column in range(self._columns.tokens):
@@ -141,7 +168,7 @@ class Attention:
             self._b.emit("QUANT", a=base, words=words, act=self._query(head, sequence),
                          token=token, exponent=self._p.bases.attention, **self._format)
             for kind in range(2):
-                self._b.emit("CACHE", None if head or kind or column else "scales used",
+                self._b.emit("CACHE", "scales used" if first and not kind and not column else None,
                              a=base + (1 + kind) * words, kind=kind, head=head, token=token,
                              wide=layout.options.wide, kv_base=self._p.scales(sequence),
                              kv_heads=layout.shape.heads, **self._of(sequence))
@@ -154,7 +181,7 @@ class Attention:
 
     def _result(self, head: int, sequence: int) -> int:
         """Which softmax result a head uses."""
-        return (head * self._columns.sequences + sequence) % self._results
+        return (self._heads.index(head) * self._columns.sequences + sequence) % self._results
 
     def _scores(self, head: int, sequence: int) -> None:
         layout, memory = self._layout, self._layout.memory
@@ -175,10 +202,12 @@ class Attention:
                      dst=layout.scratch.mixed + sequence * self._p.x + head * words,
                      dst_stride=self._p.x, **self._cached(head, sequence))
         if sequence == self._columns.sequences - 1:
-            for part in layout.vectors["mixed"]:
-                if head * HEAD < part.stop <= (head + 1) * HEAD:
-                    self._p.quantise(part, layout.scratch.mixed, self._p.x, layout.planes.mixed,
-                                     self._p.bases.mixed)
+            self._done.add(head)
+        for part in list(self._mixed):
+            if self._done >= set(range(part.start // HEAD, -(-part.stop // HEAD))):
+                self._mixed.remove(part)
+                self._p.quantise(part, layout.scratch.mixed, self._p.x, layout.planes.mixed,
+                                 self._p.bases.mixed)
 
     def _cached(self, head: int, sequence: int) -> Values:
         """Fields of products with K and with V."""
