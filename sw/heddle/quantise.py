@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float32]
 #: Largest magnitude of a weight.
 LIMIT = 127
 #: Rows that are taken at a time: bounds the memory that is needed beside the result.
-_BLOCK = 4096
+_BLOCK = 1024
 #: Scales below are subnormal and would be zero on the card.
 _SMALLEST = np.float32(2.0**-126)
 
