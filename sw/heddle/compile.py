@@ -12,7 +12,7 @@ Instructions are written in an order in which results are there when they are wa
 adds the waits.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rtl_gen.spec.isa import Register, ScalarFn, VectorFn
 
@@ -138,7 +138,7 @@ class Compiler:
             p.load(lay.scratch.position + sequence * p.x, mem.positions, stride=mem.vector,
                    index_reg=POSITIONS[sequence], rows=self._columns.each)
         p.load(lay.scratch.gamma[0], mem.layers + mem.gamma[0])
-        p.load_scales(mem.cache)
+        p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)
         for part in lay.vectors["x"]:
@@ -150,12 +150,14 @@ class Compiler:
         self._b.note("attention")
         out = Attention(p).write()
         self._b.note("output projection")
-        # Scales of the next layer: this one's are used up, and the MLP gives time to load.
-        self._finish("out", out, norm=1,
-                     before_last=lambda: p.load_scales(mem.cache + mem.cache_stride))
+        self._finish("out", out, norm=1)
         p.norm(1)
         p.probe(0)
         self._b.note("MLP")
+        # Scales of the next layer: this one's are used up.  They come with the constants of rows,
+        # which chunks do without: half of them before each of the two products.
+        scales, half = mem.cache + mem.cache_stride, self._columns.sequences // 2
+        p.load_scales(scales, range(half))
         up = lay.matrices["up"]
         hidden = list(lay.vectors["hidden"])
         for piece in up.pieces:
@@ -165,20 +167,17 @@ class Compiler:
                 while hidden and hidden[0].stop <= (piece.row + piece.rows) * lay.config.channels:
                     p.quantise(hidden.pop(0), lay.scratch.hidden, p.hidden, lay.planes.hidden,
                                p.bases.hidden)
+        p.load_scales(scales, range(half, self._columns.sequences))
         self._finish("down", lay.matrices["down"].pieces, norm=0)
         p.norm(0)
         p.probe(1)
         for register, stride in ((WEIGHTS, mem.layer_stride), (CACHE, mem.cache_stride)):
             self._b.emit("ADDI", rd=register, rs=register, imm=stride)
 
-    def _finish(self, name: str, pieces: Iterable[Piece], *, norm: int,
-                before_last: Callable[[], None] | None = None) -> None:
+    def _finish(self, name: str, pieces: Iterable[Piece], *, norm: int) -> None:
         """The pieces left of a product that updates x, and the slices of the norm after it."""
-        p, parts, pending = self._p, list(self.layout.vectors["x"]), before_last
+        p, parts = self._p, list(self.layout.vectors["x"])
         for piece in pieces:
-            if piece.last and pending is not None:
-                pending()
-                pending = None
             p.matmul(name, piece, self.layout.scratch.x, residual=1, dst_stride=p.x)
             while piece.last and parts \
                     and parts[0].stop <= (piece.row + piece.rows) * self.layout.config.channels:

@@ -164,16 +164,16 @@ class Parts:
         """Load one vector of the model's width, or several that lie one after another."""
         self.builder.emit("LOAD", address=address, words=self.x, dst=dst, **{"rows": 1, **fields})
 
-    def load_scales(self, cache: int) -> None:
-        """Load the scales of a layer's positions; ``cache`` is its part, less CACHE.
+    def load_scales(self, cache: int, sequences: range) -> None:
+        """Load the scales of a layer's positions, of some sequences; ``cache`` is the layer's part,
+        less CACHE.
 
         A row that begins with a new position is loaded for nothing: what it holds is replaced.
         """
         memory, heads = self.layout.memory, self.layout.shape.heads
-        last = self.columns.sequences - 1
-        for sequence in range(last + 1):
+        for sequence in sequences:
             self.builder.emit(
-                "LOAD", "scales" if sequence == last else None,
+                "LOAD", "scales" if sequence == self.columns.sequences - 1 else None,
                 address=cache + memory.scales + sequence * memory.slot, address_reg=CACHE,
                 rows_reg=ROWS[sequence], words=heads, target=1, dst=self.scales(sequence))
 
