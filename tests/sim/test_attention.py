@@ -7,6 +7,7 @@ import pytest
 from cardsim import numerics as nx
 from heddle.card import CardError
 from rtl_gen.spec.config import HEAD, SMALL, TINY, U280
+from rtl_gen.spec.isa import LENGTHS, POSITIONS
 from tests.sim.bench import Bench, bits
 
 K, V, X, OUT = 0x1000, 0x8000, 0, 0x20000
@@ -14,36 +15,54 @@ BASE = -36
 
 
 class Attention:
-    """One head of a sequence: what the card holds, and what it must make of it."""
+    """One head of a sequence: what the card holds, and what it must make of it.
 
-    def __init__(self, config, rng, wide, *, heads=3, head=1):
-        self.bench = Bench(config)
+    Sequences after the first join the bench of that.
+    """
+
+    def __init__(self, config, rng, wide, *, heads=3, head=1, sequence=0, bench=None):
+        self.bench, self.sequence = bench or Bench(config), sequence
+        self.k_beat, self.v_beat = K + 0x400 * sequence, V + 0x400 * sequence
         self.config, self.wide, self.head, self.heads = config, wide, head, heads
         self.rng = rng
         self.head_words = HEAD // config.channels
         self.keys, self.values = [], []     # (digits, scale) by position
         # Garbage in memory, and on chip where no position has been: it must not matter.
         for channel in range(config.channels):
-            self.bench.put(K, rng.integers(0, 256, 1 << 14, np.uint8), channel)
-            self.bench.put(V, rng.integers(0, 256, 1 << 14, np.uint8), channel)
+            for beat in (self.k_beat, self.v_beat):
+                self.bench.put(beat, rng.integers(0, 256, 1 << 14, np.uint8), channel)
+        if bench:
+            return
         self.bench.card.state.scales[:] = rng.integers(0, 1 << 32, (256, config.channels)
                                                        ).repeat(len(
                                                            self.bench.card.state.scales) // 256, 0)
 
     def step(self, *, digits=1, two_beat=1, tokens=1, store=False):
         """Queries, keys and values of the next tokens; returns results and what they must be."""
+        program, registers = self.prepare(digits=digits, two_beat=two_beat, tokens=tokens,
+                                          store=store)
+        self.status = self.bench.run(*program, registers=registers)
+        return self.results()
+
+    def prepare(self, *, digits=1, two_beat=1, tokens=1, store=False):
+        """Instructions of the next tokens: those before the scores, the scores, and the rest; and
+        their registers."""
         c, position, rng = self.config, len(self.keys), self.rng
         rows = -(-(position + tokens) // c.channels)
         program, queries = [], []
         self.q, self.k, self.v = rng.normal(size=(3, tokens, HEAD)).astype(np.float32)
-        common = {"head": self.head, "kv_base": 7, "kv_heads": self.heads, "wide": self.wide}
+        common = {"head": self.head, "kv_base": 7 + 64 * self.sequence,
+                  "kv_heads": self.heads, "wide": self.wide, "sequence": self.sequence}
+        rows_reg, beats_reg = 7 + 2 * self.sequence, 8 + 2 * self.sequence
+        act, out = 4 + 32 * self.sequence, 0x100 * (1 + self.sequence)
         flags = {"digits": digits, "two_beat": two_beat, "exponent": BASE}
         for token in range(tokens):
+            x = X + 0x100 * (self.sequence + token)
             words = np.stack([self.q[token], self.k[token], self.v[token]])
-            self.bench.put_words(X + 0x100 * token, words.reshape(-1, c.channels))
+            self.bench.put_words(x, words.reshape(-1, c.channels))
             program += [
-                ("LOAD", {"address": X + 0x100 * token, "rows": 1, "words": 3 * self.head_words}),
-                ("QUANT", {"a": 0, "words": self.head_words, "act": 4, "token": token, **flags}),
+                ("LOAD", {"address": x, "rows": 1, "words": 3 * self.head_words}),
+                ("QUANT", {"a": 0, "words": self.head_words, "act": act, "token": token, **flags}),
                 *(("CACHE", {"a": (1 + kind) * self.head_words, "kind": kind, "token": token,
                              **common}) for kind in (0, 1))]
             queries.append(nx.quantise(self.q[token], 1 + digits, BASE))
@@ -51,12 +70,15 @@ class Attention:
             self.values.append(nx.kv_quantise(self.v[token], self.wide))
         if store and tokens == 1:
             program.append(("STORE", {"address": OUT + 0x100, "words": self.heads, "source": 1,
-                                      "src": 7}))
-        scores = {"address": K, "rows_reg": 7, "beats": max(1, HEAD // c.beat_bytes), "first": 1,
-                  "last": 1, "act": 4, "columns": tokens, "merge": 1, "scale": 2, "dest": 2,
-                  "dst": 8, **common, **flags}
-        mixed = {"address": V, "rows": self.head_words, "beats_reg": 8, "k_outer": 1, "first": 1,
-                 "last": 1, "act": 8, "columns": tokens, "merge": 2, "divide": 2, "dst": 0x100,
+                                      "src": 7 + 64 * self.sequence,
+                                      "sequence": self.sequence}))
+        scores = {"address": self.k_beat, "rows_reg": rows_reg,
+                  "beats": max(1, HEAD // c.beat_bytes), "first": 1, "last": 1, "act": act,
+                  "columns": tokens, "merge": 1, "scale": 2, "dest": 2 + 2 * self.sequence,
+                  "dst": act + 4, **common, **flags}
+        mixed = {"address": self.v_beat, "rows": self.head_words, "beats_reg": beats_reg,
+                 "k_outer": 1, "first": 1, "last": 1, "act": act + 4, "columns": tokens,
+                 "merge": 2, "divide": 2 + 2 * self.sequence, "dst": out,
                  "dst_stride": self.head_words, **common, **flags}
         if two_beat and not self.wide:
             # `two_beat` with `k_outer` needs `wide`: the copy is then left alone.
@@ -65,11 +87,22 @@ class Attention:
             for name, fields in program:
                 if name == "QUANT":
                     fields["two_beat"] = 0
-        program += [("MATMUL", scores), ("MATMUL", mixed),
-                    ("STORE", {"address": OUT, "words": tokens * self.head_words, "src": 0x100})]
-        self.status = self.bench.run(*program, registers={
-            1: position, 2: position + 1, 7: rows, 8: -(-(position + tokens) // c.beat_bytes)})
-        found = self.bench.get_words(OUT, tokens * self.head_words).reshape(tokens, HEAD)
+        self._current = digits, queries
+        program += [("MATMUL", scores), ("MATMUL", mixed), ("STORE", {
+            "address": self._out, "words": tokens * self.head_words, "src": out})]
+        return program, {
+            POSITIONS[self.sequence]: position, LENGTHS[self.sequence]: position + 1,
+            rows_reg: rows, beats_reg: -(-(position + tokens) // c.beat_bytes)}
+
+    @property
+    def _out(self):
+        return OUT + 0x200 * self.sequence
+
+    def results(self):
+        """Results of the tokens that were prepared last, and what they must be."""
+        digits, queries = self._current
+        tokens, position = len(queries), len(self.keys) - len(queries)
+        found = self.bench.get_words(self._out, tokens * self.head_words).reshape(tokens, HEAD)
         expected = [self._expected(query, position + token + 1, digits)
                     for token, query in enumerate(queries)]
         return found, np.array(expected)
@@ -109,6 +142,31 @@ def test_several_tokens_see_only_what_came_before(digits, tokens):
     for _ in range(7):
         found, expected = attention.step(digits=digits, two_beat=0, tokens=tokens)
         assert (bits(found) == bits(expected)).all()
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_sequences_have_positions_of_their_own(wide):
+    """Batched decode: a token each of four sequences that grow from different lengths on."""
+    rng = np.random.default_rng(wide)
+    first = Attention(TINY, rng, wide)
+    every = [first, *(Attention(TINY, rng, wide, sequence=sequence, bench=first.bench)
+                      for sequence in (1, 2, 3))]
+    for longer, attention in enumerate(every[1:], 1):
+        for _ in range(5 * longer):
+            attention.step()
+    for _ in range(20):
+        prepared = [attention.prepare() for attention in every]
+        registers = {}
+        for _, own in prepared:
+            registers |= own
+        # All queries, keys and values; all scores; all values.
+        ends = (-3, -2, None)
+        program = [each for start, end in zip((0, *ends[:2]), ends, strict=True)
+                   for part, _ in prepared for each in part[start:end]]
+        assert not first.bench.run(*program, registers=registers)["sticky"]
+        for attention in every:
+            found, expected = attention.results()
+            assert (bits(found) == bits(expected)).all(), attention.sequence
 
 
 def test_fresh_k_and_v_are_written_back():

@@ -83,6 +83,13 @@ def test_fresh_keys_and_values_and_their_scales_are_awaited():
         assert "around fresh" in found(cache, merge)
         assert "around fresh" in found(merge, cache)
         assert check(TINY, [other, merge, HALT], START)
+        # Another sequence has another buffer; a second token has that of the next sequence.
+        elsewhere = tag(cache, sequence=2, kv_base=8)
+        assert check(TINY, [elsewhere, merge, HALT], START)
+        assert check(TINY, [elsewhere, tag(merge, digits=0, columns=2), HALT], START)
+        assert "around fresh" in found(elsewhere, tag(merge, digits=0, columns=3))
+        assert "around fresh" in found(tag(elsewhere, sequence=1, token=1),
+                                       tag(merge, digits=0, columns=3))
     cache = ("CACHE", {"a": 32, "kv_heads": 1})
     assert "around scales 0 with instruction 0 (CACHE), whose vector" in found(cache, SCORES)
     # Scores for softmax read V scales there, after the K scales.
@@ -90,6 +97,15 @@ def test_fresh_keys_and_values_and_their_scales_are_awaited():
     rows = ("LOAD", {"rows": 2, "words": 1, "target": 1})
     assert "whose memory" in found(rows, SCORES)
     assert "around scales 1" in found(cache, ("STORE", {"source": 1, "words": 1}))
+
+
+def test_positions_are_those_of_the_sequence():
+    store = ("STORE", {"source": 1, "words": 1, "sequence": 3})
+    cache = ("CACHE", {"a": 32, "kv_heads": 1, "kv_base": 2})
+    registers = START | {Register.POS3: 13}        # row 3; POS is in row 1
+    with pytest.raises(Race, match="around scales 3"):
+        check(TINY, [cache, store, HALT], registers)
+    assert check(TINY, [cache, tag(store, sequence=2), HALT], registers)
 
 
 def test_statistics_and_sums_are_awaited():
@@ -100,6 +116,7 @@ def test_statistics_and_sums_are_awaited():
     assert check(TINY, [norm, tag(WEIGHTS, norm=1), HALT], START)
     assert "around sums 0" in found(tag(SCORES, signal=[]), tag(VALUES, act=40))
     assert check(TINY, [SCORES, tag(VALUES, act=40, divide=2), HALT], START)
+    assert "around sums 7" in found(tag(SCORES, dest=8), tag(VALUES, act=40, divide=8))
 
 
 def test_the_sampled_token_is_awaited():
