@@ -6,9 +6,8 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..emit import Leaf
-from ..fp32 import Add, Mul
+from ..fp32 import Add, Divide, Mul, Root
 from ..spec.config import CardConfig
-from .calculator import OPERATION, Function
 from .chain import addend
 from .delay import delay
 
@@ -51,7 +50,6 @@ class Norm(wiring.Component):
         Addends.
     total, moment, token, product
         For a cycle: the sum of a token's totals (moments) is there; its product with ``inv``.
-    operation, result : streams to and from a :class:`Calculator`
     busy, done : ``Out(tokens)``
     norms : ``Out``
     nonfinite : ``Out(1)``
@@ -65,7 +63,6 @@ class Norm(wiring.Component):
             "read_en": Out(1), "read_addr": Out(8), "sums": In(SUMS), "deviations": In(32),
             "feed": Out(stream.Signature(addend(tag))),
             "total": In(1), "moment": In(1), "token": In(2), "product": In(32),
-            "operation": Out(stream.Signature(OPERATION)), "result": In(stream.Signature(32)),
             "busy": Out(config.tokens), "done": Out(config.tokens),
             "norms": Out(norms_layout(config)), "nonfinite": Out(1)})
 
@@ -144,10 +141,8 @@ class Norm(wiring.Component):
         through = stages[-1]
         first = delay(
             m, Mux(now.moments, self.deviations, self.sums.total), SHARE, "first")
-        m.d.sync += self.nonfinite.eq(Cat(
-            unit.nonfinite & stages[at].valid & stages[at].moments for unit, at in (
-                (distance, Add.LATENCY), (square, Add.LATENCY + Mul.LATENCY), (share, SHARE))
-        ).any())
+        shares = [unit.nonfinite & stages[at].valid & stages[at].moments for unit, at in (
+            (distance, Add.LATENCY), (square, Add.LATENCY + Mul.LATENCY), (share, SHARE))]
 
         # One addend for a sum, two for a moment.
         waiting = data.StructLayout({"about": about, "first": 32, "second": 32})
@@ -168,45 +163,28 @@ class Norm(wiring.Component):
         with m.If(self.feed.valid & self.feed.ready):
             m.d.sync += second.eq(~second & head.about.moments)
 
-        # The last steps, a token after another.
-        finish = data.StructLayout({"token": 2, "value": 32})
-        m.submodules.finish = finishing = fifo.SyncFIFO(width=finish.size, depth=tokens)
-        entering, leaving = Signal(finish), Signal(finish)
-        m.d.comb += [
-            entering.token.eq(self.token), entering.value.eq(self.product),
-            finishing.w_data.eq(entering), finishing.w_en.eq(self.moment),
-            leaving.eq(finishing.r_data)]
-        variance = Signal(32, reset_less=True)
-        operation = self.operation.p
-        with m.FSM():
-            with m.State("ADD"):
-                m.d.comb += [
-                    self.operation.valid.eq(finishing.r_rdy), operation.fn.eq(Function.ADD),
-                    operation.a.eq(leaving.value), operation.b.eq(eps[leaving.token])]
-                with m.If(self.operation.valid & self.operation.ready):
-                    m.next = "SUM"
-            with m.State("SUM"):
-                m.d.comb += self.result.ready.eq(1)
-                m.d.sync += variance.eq(self.result.payload)
-                with m.If(self.result.valid):
-                    m.next = "ROOT"
-            with m.State("ROOT"):
-                m.d.comb += [
-                    self.operation.valid.eq(1), operation.fn.eq(Function.RSQRT),
-                    operation.a.eq(variance)]
-                with m.If(self.operation.ready):
-                    m.next = "DONE"
-            with m.State("DONE"):
-                m.d.comb += [self.result.ready.eq(1), finishing.r_en.eq(self.result.valid)]
-                with m.If(self.result.valid):
-                    m.d.comb += self.done.eq(1 << leaving.token)
-                    m.next = "ADD"
+        # The last steps: a root takes long, so every token has one of its own.
+        m.submodules.variance = variance = Leaf(Add())
+        m.d.comb += [variance.en.eq(1), variance.a.eq(self.product),
+                     variance.b.eq(eps[self.token])]
+        arrived = delay(m, self.moment, Add.LATENCY, "arrived", reset_less=False)
+        whose = delay(m, self.token, Add.LATENCY, "whose")
+        roots = [Leaf(Divide()) for _ in range(tokens)]
+        for t, root in enumerate(roots):
+            m.submodules[f"root_{t}"] = root
+            m.d.comb += [
+                root.i.valid.eq(arrived & (whose == t)), root.i.p.a.eq(variance.o),
+                root.i.p.op.as_value().eq(Root.RSQRT.value), root.o.ready.eq(1),
+                self.done[t].eq(root.o.valid)]
+        m.d.sync += self.nonfinite.eq(Cat(
+            *shares, variance.nonfinite & arrived,
+            *(root.o.valid & root.o.p.nonfinite for root in roots)).any())
         kept = Signal(norms_layout(self.config), reset_less=True)
         for k in range(2):
             for t in range(tokens):
                 with m.If(self.done[t] & (sets[t] == k)):
                     m.d.sync += [
-                        kept[k][t].mean.eq(means[t]), kept[k][t].rstd.eq(self.result.payload)]
+                        kept[k][t].mean.eq(means[t]), kept[k][t].rstd.eq(roots[t].o.p.value)]
         m.d.comb += self.norms.eq(kept)
         m.d.sync += self.busy.eq((self.busy | (taken << token)[:tokens]) & ~self.done)
         return m

@@ -9,7 +9,6 @@ from ..common import Ram
 from ..emit import Leaf
 from ..fp32 import Mul
 from ..spec.config import CardConfig
-from .calculator import OPERATION
 from .chain import Chain, word_layout
 from .delay import delay
 from .norm import NORM, SUMS, Norm, norms_layout
@@ -69,7 +68,6 @@ class Statistics(wiring.Component):
         Tokens whose norm is being computed; for a cycle: it is complete.
     total : ``Out({valid, value})``
         A sum tagged VECTOR.
-    operation, result : streams to and from a :class:`Calculator`
     norms : ``Out``
         Mean and reciprocal deviation by set and token.
     nonfinite : ``Out(1)``
@@ -86,7 +84,6 @@ class Statistics(wiring.Component):
             "unsummed": Out(config.tokens), "pending": Out(config.tokens),
             "busy": Out(config.tokens), "done": Out(config.tokens),
             "total": Out(data.StructLayout({"valid": 1, "value": 32})),
-            "operation": Out(stream.Signature(OPERATION)), "result": In(stream.Signature(32)),
             "norms": Out(norms_layout(config)), "nonfinite": Out(1)})
 
     def elaborate(self, platform):
@@ -193,8 +190,6 @@ class Statistics(wiring.Component):
 
         # The norm of a vector.
         connect(m, flipped(self.norm), norm.i)
-        connect(m, norm.operation, flipped(self.operation))
-        connect(m, flipped(self.result), norm.result)
         connect(m, norm.feed, chain.feed)
         m.d.comb += [
             sums.read_en.eq(norm.read_en), sums.read_addr.eq(norm.read_addr),

@@ -92,7 +92,8 @@ class Vector(wiring.Component):
         m.submodules.calculator = calculator = Calculator()
 
         self._instructions(m, issue, statistics, heads, serial, quantiser)
-        self._calculate(m, statistics, serial, calculator)
+        connect(m, serial.operation, calculator.i)
+        connect(m, calculator.o, serial.result)
         nonfinite, folded, peaks = self._words(m, issue, statistics, quantiser)
         m.d.comb += [serial.folded.eq(folded), serial.peaks.eq(peaks),
                      self.norms.eq(statistics.norms), self.range.eq(quantiser.range)]
@@ -125,24 +126,6 @@ class Vector(wiring.Component):
             issue.pending.eq(statistics.pending),
             heads.peak.valid.eq(peak.valid), heads.peak.magnitude.eq(peak.magnitude),
             heads.peak.wide.eq(peak.tag.digits)]
-
-    def _calculate(self, m, statistics, serial, calculator):
-        """The calculator serves norms, or an instruction that runs alone: never both."""
-        alone = Signal()
-        operation, result = calculator.i, calculator.o
-        m.d.comb += [
-            operation.valid.eq(statistics.operation.valid | serial.operation.valid),
-            statistics.operation.ready.eq(operation.ready),
-            serial.operation.ready.eq(operation.ready),
-            operation.payload.eq(statistics.operation.payload),
-            alone.eq(~statistics.busy.any()),
-            statistics.result.valid.eq(result.valid & ~alone),
-            serial.result.valid.eq(result.valid & alone),
-            result.ready.eq(Mux(alone, serial.result.ready, statistics.result.ready)),
-            statistics.result.payload.eq(result.payload),
-            serial.result.payload.eq(result.payload)]
-        with m.If(alone):
-            m.d.comb += operation.payload.eq(serial.operation.payload)
 
     def _words(self, m, issue, statistics, quantiser):
         """Words go through the lanes, and from there to quantiser, sums and results."""
