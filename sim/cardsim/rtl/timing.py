@@ -37,8 +37,8 @@ class Timing:
     random_ns: float = 12.28
     #: From a read request that is taken to its first beat, on an idle channel.
     latency_ns: float = 128.0
-    #: What the channel reads ahead of the port: a refresh costs bandwidth, but a port that is slower
-    #: than the channel does not notice it.
+    #: What the channel reads ahead of the port: a refresh costs bandwidth, but a port that is
+    #: slower than the channel does not notice it.
     buffer_bytes: float = 16384.0
     #: From the end of a write to its response.
     write_latency_ns: float = 80.0
