@@ -127,6 +127,31 @@ def test_passes_of_several_tokens_give_the_same(awkward, options, stall):
     np.testing.assert_array_equal(found[1][:, keys], found[0][:, keys])
 
 
+@pytest.mark.parametrize(("options", "stall"), [
+    ({"pattern": "dense", "activation": "a16"}, 200),
+    ({"pattern": "2:4", "activation": "a8", "cache": "int8"}, 0)],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value))
+def test_batches_give_the_same(awkward, options, stall):
+    """Sequences of different lengths: logits, records and memory of both cards."""
+    found = []
+    for cards, how in (("sim:tiny", {}), ("rtl:tiny", {"timing": Timing(stall_permille=stall)})):
+        with heddle.load(awkward, cards=cards, **options, **how) as model:
+            runtime, ids = model.runtime, model.encode(PROMPT)
+            count = runtime.layout.sequences
+            assert count == (4 if options["activation"] == "a8" else 2)
+            lengths = (6, 1, 4, 3)[:count]
+            tokens = [runtime.read(ids[:length], 0, slot=slot).token
+                      for slot, length in enumerate(lengths)]
+            results = runtime.batch(tokens, lengths, candidates=4, store_logits=True)
+            found.append(([plain(result) for result in results],
+                          [runtime.logits(slot) for slot in range(count)],
+                          words(runtime.card, runtime.layout)))
+    assert found[0][0] == found[1][0]
+    for sim, rtl in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_array_equal(rtl.view(np.uint32), sim.view(np.uint32))
+    np.testing.assert_array_equal(found[1][2], found[0][2])
+
+
 def test_the_command_line_says_the_same_of_both(tmp_path):
     """Whole processes, from a prompt to JSON; the Verilated card knows what it cost, too."""
     found = {}
