@@ -10,6 +10,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl_gen.spec import contract, isa, registers
+from rtl_gen.spec.isa import LENGTHS, POSITIONS
 from rtl_gen.spec.registers import CHANNEL_BASE, CONTROL, STATUS, STATUS_BASE, Error
 
 from . import control_model
@@ -100,6 +101,7 @@ async def programs_equal_the_model(dut: Any, stall: float, hold: float) -> None:
             host, units, words, prompt=given, r1=rng.randrange(30), r2=rng.randrange(31),
             r6=rng.randrange(1, 4), r8=rng.randrange(99), r9=rng.randrange(FAR), r0=77,
             entry=rng.randrange(2),
+            **{f"r{k}": rng.randrange(30) for k in (*POSITIONS[1:], *LENGTHS[1:])},
             stop0=token(rng.randrange(4)), stop2=token(rng.randrange(4)))
         errors.add(Error(status["error"]))
         fenced += sum(map(bool, expected.fences))

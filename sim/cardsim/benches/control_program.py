@@ -25,14 +25,14 @@ def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[
             return name, {**where, "index_reg": rng.choice((0, 8, Register.STEP)),
                           "stride": small(100), "rows": small(4), "words": 1 + small(9),
                           "rows_reg": rng.choice((0, 0, 10)), "target": small(2),
-                          "dst": small(100), "fence": small(4) == 0}
+                          "dst": small(100), "fence": small(2)}
         case "STORE":
             return name, {**where, "words": 1 + small(9), "source": small(2), "src": small(100),
                           "sequence": small(4)}
         case "MATMUL":
             fields = {**where, "rows": 10 + small(3), "beats": 1 + small(3), "first": 1,
                       "columns": 1, "act": 4 * small(8), "last": small(3) > 0,
-                      "fence": small(4) == 0, "head": small(config.heads), "dst": small(100),
+                      "fence": small(2), "head": small(config.heads), "dst": small(100),
                       "kv_heads": small(3), "sequence": small(config.tokens)}
             if fields["last"]:
                 fields |= {"dest": small(4) and small(isa.SUMS + 1), "scale": small(3)}

@@ -141,7 +141,7 @@ class Program:
         registers[Register.POS] = pos
         beats = rules.span(self.card, "STORE", f)
         near, far = self.rng.randrange(ROOM - beats + 1), self.rng.randrange(2**32 - beats)
-        Store(self.state, self.memory, f)(registers, near)
+        Store(self.state, self.memory, f | {"sequence": 0})(registers, near)
         for lane in lanes:
             for k in range(beats):
                 content = self.memory.bytes[lane, (near + k) * width:(near + k + 1) * width]
