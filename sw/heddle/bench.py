@@ -30,8 +30,9 @@ PASS_TIMEOUT = 3600.0
 class Pass(NamedTuple):
     """One pass of a workload."""
 
-    #: Position of its first token, and its tokens.
-    position: int
+    #: Positions in memory before it, of all its sequences together.
+    cached: int
+    #: Its tokens, of all sequences.
     tokens: int
     #: Whether the LM head is computed.
     head: bool
@@ -39,21 +40,37 @@ class Pass(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is measured: a prompt, if there is one, and decode steps of one sequence."""
+    """What is measured: a prompt, if there is one, and decode steps of one sequence or several."""
 
-    #: Positions whose K and V are in memory before all.
+    #: Positions whose K and V are in memory before all, of the longest sequence.
     context: int
     #: Tokens of the prompt, of which the first new token comes; 0: there is none.
     prompt: int = 0
-    #: New tokens.
+    #: New tokens of each sequence.
     new: int = 1
+    #: Independent sequences, which share the passes; each has K and V of its own.
+    batch: int = 1
+    #: Positions by which a sequence is shorter than the one before; none is shorter than 0.
+    spread: int = 0
     #: With the LM head, sampling, and all logits written to memory; else layers alone.
     full: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("context", 0), ("prompt", 0), ("new", 1)):
+        for name, least in (("context", 0), ("prompt", 0), ("new", 1), ("batch", 1),
+                            ("spread", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.batch > 1 and self.prompt:
+            raise UserError(f"prompt must be left out with a batch of {self.batch}: a prompt is "
+                            "that of one sequence")
+        if self.spread and self.batch == 1:
+            raise UserError("spread must be left out without a batch: it makes sequences differ in "
+                            "length")
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions in memory before all, by sequence."""
+        return [max(0, self.context - number * self.spread) for number in range(self.batch)]
 
     @property
     def steps(self) -> int:
@@ -63,23 +80,26 @@ class Workload:
     @property
     def positions(self) -> int:
         """Positions that the context must have."""
-        return self.context + self.tokens
+        return self.context + self.prompt + self.steps
 
     @property
     def tokens(self) -> int:
-        """Tokens that go through the model."""
-        return self.prompt + self.steps
+        """Tokens that go through the model, of all sequences."""
+        return self.prompt + self.batch * self.steps
 
     def run(self, runtime: Runtime, rng: np.random.Generator,
-            read: Callable[[], None] = lambda: None) -> list[int]:
+            read: Callable[[], None] = lambda: None) -> list[list[int]]:
         """Carry it out; ``read`` is called when the prompt is read.
 
         Returns
         -------
-        list of int
-            New tokens; none without the LM head.  The prompt, or the first token, is random.
+        list of list of int
+            New tokens, by sequence; none without the LM head.  The prompt, or the first token, is
+            random.
         """
         given = rng.integers(runtime.layout.shape.vocabulary, size=self.tokens).tolist()
+        if self.batch > 1:
+            return self._batch(runtime, given)
         results: list[Result] = []
         if self.prompt:
             last = runtime.read(given[:self.prompt], self.context, silent=not self.full,
@@ -91,7 +111,21 @@ class Workload:
             first = [results[-1].token] if results else given[self.prompt:][:silent or 1]
             results += runtime.run(first, start, self.steps, silent=silent,
                                    store_logits=self.full)
-        return [result.token for result in results]
+        return [[result.token for result in results]]
+
+    def _batch(self, runtime: Runtime, given: list[int]) -> list[list[int]]:
+        """Decode steps of several sequences, a command each."""
+        made: list[list[int]] = [[] for _ in range(self.batch)]
+        tokens = given[:self.batch]
+        for step in range(self.steps):
+            results = runtime.batch(tokens, [length + step for length in self.lengths],
+                                    silent=not self.full, store_logits=self.full)
+            for tokens_of, result in zip(made, results, strict=False):
+                tokens_of.append(result.token)
+            # Without the LM head no token follows from those before.
+            start = (step + 1) * self.batch
+            tokens = [result.token for result in results] or given[start:start + self.batch]
+        return made
 
     def prefill(self, layout: Layout) -> list[Pass]:
         """The passes that read the prompt, as :meth:`heddle.runtime.Runtime.read` makes them."""
@@ -103,11 +137,13 @@ class Workload:
 
     def decode(self) -> list[Pass]:
         """The decode steps."""
-        return [Pass(self.context + self.prompt + step, 1, self.full) for step in range(self.steps)]
+        start = sum(self.lengths) + self.prompt
+        return [Pass(start + self.batch * step, self.batch, self.full)
+                for step in range(self.steps)]
 
     def needs(self, layout: Layout) -> list[UsefulBytes]:
         """What each pass must read."""
-        return [useful_bytes(layout, part.position, tokens=part.tokens, head=part.head)
+        return [useful_bytes(layout, part.cached, tokens=part.tokens, head=part.head)
                 for part in (*self.prefill(layout), *self.decode())]
 
 
@@ -159,8 +195,10 @@ class Meter:
         return status
 
 
-def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Generator) -> None:
-    """Write random K and V, and their scales, of at least the first ``positions`` positions.
+def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Generator,
+               slot: int = 0) -> None:
+    """Write random K and V, and their scales, of at least the first ``positions`` positions of the
+    sequence in ``slot``.
 
     Elements are evenly distributed and below about 0.8; so are scores, then, as in a trained model:
     neither equal nor far apart.
@@ -175,7 +213,7 @@ def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Genera
     # Rows of scales start at beats.
     words = memory.scale_row * config.beat_bytes // 4
     for layer in range(shape.layers):
-        first = memory.cache + layer * memory.cache_stride
+        first = memory.cache + slot * memory.slot + layer * memory.cache_stride
         bits = rng.uniform(0.4, 0.8, (config.channels, lane_rows, words, 2)).astype(np.float32)
         bits /= np.float32(127 << 8 * layout.options.wide)
         # BF16 is the high half of FP32; K's scale is the low half of an entry.
@@ -222,6 +260,8 @@ def store_hidden(card: Card, layout: Layout, tokens: int) -> None:
 def compare(cards: tuple[Card, Card], names: tuple[str, str], layout: Layout) -> None:
     """:class:`RunError` with the first difference between what two cards left in memory."""
     memory, config = layout.memory, layout.config
+    # Of a column: a token of a pass.
+    beats = {"hidden state": memory.vector, "logits": memory.row}
     for what, start, end in (
             ("hidden state", memory.probes, memory.probes + layout.tokens * memory.vector),
             ("logits", memory.logits, memory.probes),
@@ -235,7 +275,9 @@ def compare(cards: tuple[Card, Card], names: tuple[str, str], layout: Layout) ->
                 continue
             one, other = (np.frombuffer(data, "<u4") for data in (ours, theirs))
             word = int(np.argmax(one != other))
-            place = f"element {word * config.channels + channel}" \
-                if what in ("hidden state", "logits") else f"word {word} of channel {channel}"
+            place = f"word {word} of channel {channel}"
+            if what in beats:
+                column, word = divmod(word, beats[what] * config.beat_bytes // 4)
+                place = f"element {word * config.channels + channel} of column {column}"
             raise RunError(f"the {what} must be equal bit for bit on {names[0]} and {names[1]}, "
                            f"but {place} is {one[word]:#010x} and {other[word]:#010x}")

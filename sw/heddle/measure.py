@@ -31,9 +31,9 @@ def _nothing(*_: object) -> None:
 
 
 class _Outcome(NamedTuple):
-    """New tokens, and counters: of the prompt, and of everything."""
+    """New tokens by sequence, and counters: of the prompt, and of everything."""
 
-    tokens: list[int]
+    tokens: list[list[int]]
     prefill: dict[str, int]
     counters: dict[str, int]
 
@@ -104,6 +104,9 @@ class Bench:
         if self.workload.positions > layout.context:
             raise UserError(f"context and new tokens must fit the context of {layout.context}, "
                             f"not need {self.workload.positions} positions")
+        if self.workload.batch > layout.sequences:
+            raise UserError(f"batch must be at most {layout.sequences} for this model and these "
+                            f"options on {spec.config.name}, not {self.workload.batch}")
         names = list(dict.fromkeys((self.cards, f"{REFERENCE}:{spec.config.name}")))
         options = [{}, {}] if spec.backend == REFERENCE else [{**self.card_options, "say": say}, {}]
         with contextlib.ExitStack() as stack:
@@ -121,7 +124,9 @@ class Bench:
             passes = [*self.workload.prefill(layout), *self.workload.decode()]
             for meter, runtime in zip(meters, runtimes, strict=True):
                 say(f"running on {names[len(outcomes)]}")
-                fill_cache(meter, layout, self.workload.context, self._rng(0))
+                rng = self._rng(0)
+                for slot, positions in enumerate(self.workload.lengths):
+                    fill_cache(meter, layout, positions, rng, slot)
                 outcomes.append(self._carry_out(meter, runtime))
                 store_hidden(meter.card, layout, max(part.tokens for part in passes))
             if len(meters) == 2:
@@ -147,17 +152,19 @@ class Bench:
         # Columns of the prompt's passes and of decode steps, by what the engine did in each.
         one, beats = 1 + layout.options.digits, max(1, counters["engine_beats"])
         more = one * (prefill[0].tokens - 1) if prefill else 0
-        columns = one + more * outcome.prefill.get("engine_beats", 0) / beats
+        columns = one * work.batch + more * outcome.prefill.get("engine_beats", 0) / beats
         figures = cycle_figures(config, counters, work.tokens, clock, columns)
         cycles = figures["cycles_total"]
         read = outcome.prefill["cycles"] if prefill and cycles else None
         return {
-            "text": None, "token_ids": outcome.tokens,
+            "text": None,
+            "token_ids": outcome.tokens if work.batch > 1 else outcome.tokens[0],
             "backend": parse_cards(self.cards).backend, "config": config.name, "cards": 1,
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
             "cache": self.options.cache, "context": work.context, "prompt": work.prompt,
-            "new": work.new, "full": work.full, "seed": self.seed, "clock_mhz": clock, **figures,
+            "new": work.new, "batch": work.batch, "spread": work.spread, "full": work.full,
+            "seed": self.seed, "clock_mhz": clock, **figures,
             "prefill_passes": len(prefill), "prefill_tokens_per_pass":
                 prefill[0].tokens if prefill else None, "prefill_cycles": read,
             "output_tokens_per_second":

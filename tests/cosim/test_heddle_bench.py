@@ -105,6 +105,56 @@ def test_passes_of_a_prompt_fill_the_columns(tmp_path):
     assert four["mac_utilisation"] > 2 * one["mac_utilisation"]
 
 
+@pytest.mark.parametrize("more", [[], ["--layers", "1"]])
+def test_batches_share_the_weights(tmp_path, more):
+    """Four sequences of 41, 34, 27 and 20 positions, and one of 41; two steps."""
+    common = ["--activation", "a8", "--context", "41", "--new", "2", *more]
+    one, four = run(tmp_path, *common), run(tmp_path, *common, "--batch", "4", "--spread", "7")
+    assert four["equal_to_sim"]
+    assert (four["batch"], four["spread"]) == (4, 7)
+    assert [len(tokens) for tokens in four["token_ids"]] == ([0] * 4 if more else [2] * 4)
+    cycles = four["cycles_total"]
+    assert four["cycles_per_token"] == cycles / 8
+    assert four["tokens_per_second_card"] == pytest.approx(8 * 100e6 / cycles)
+    # By hand: a step's weights, and K and V of the four sequences (a position more in the second).
+    layers = 1 if more else 2
+    needed = four["needed_bytes_per_token"]
+    assert needed["weights"] * 4 == layers * 12 * 128 * 128 + (0 if more else 997 * 128)
+    assert needed["cache"] * 4 == 2 * layers * (41 + 34 + 27 + 20 + 2) * 128 * 2
+    assert four["useful_bytes_per_token"] == needed["weights"] + needed["cache"]
+    assert four["mac_utilisation"] > 1.5 * one["mac_utilisation"]
+    assert one["cycles_total"] < cycles < 3 * one["cycles_total"]
+
+
+def test_every_sequence_of_a_batch_is_compared(monkeypatch, capsys):
+    """Hidden state, logits, K and V of the last sequence; a wrong bit of them ends the bench."""
+    layout = Layout(TINY, find_shape("2:128:997"), Options(activation="a8"))
+    memory = layout.memory
+    read, wrong, seen = RtlCard.read, {}, set()
+
+    def turn(self, address, size):
+        data = bytearray(read(self, address, size))
+        for at, what in wrong.items():
+            if address <= at < address + size:
+                seen.add(what) if any(data[at - address:at - address + 64]) else None
+                data[at - address] ^= 1
+        return bytes(data)
+
+    monkeypatch.setattr(RtlCard, "read", turn)
+    for beat, what in ((memory.probes + 3 * memory.vector, "hidden state"),
+                       (memory.logits + 3 * memory.row, "logits"),
+                       (memory.cache + 3 * memory.slot, "K and V")):
+        wrong.clear()
+        wrong[TINY.channel_bytes + beat * TINY.beat_bytes] = what
+        assert cli.run(["bench", "--cards", "rtl:tiny", *SMALL, "--context", "5", "--batch", "4",
+                        "--activation", "a8"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"heddle: the {what} must be equal bit for bit")
+        if what != "K and V":
+            assert "element 1 of column 3 is" in error
+    assert seen == {"hidden state", "logits", "K and V"}
+
+
 def test_a_difference_ends_the_bench(monkeypatch, capsys):
     """Whatever the card has one wrong bit in."""
     layout = Layout(TINY, find_shape("2:128:997"), Options())
@@ -120,7 +170,7 @@ def test_a_difference_ends_the_bench(monkeypatch, capsys):
 
     monkeypatch.setattr(RtlCard, "read", turn)
     for beat, what in ((memory.probes, "the hidden state must be equal bit for bit on rtl:tiny and "
-                                       "sim:tiny, but element 2 is "),
+                                       "sim:tiny, but element 2 of column 0 is "),
                        (memory.logits, "the logits must be"), (memory.cache, "the K and V must")):
         wrong.clear()
         wrong[2 * TINY.channel_bytes + beat * TINY.beat_bytes] = 1

@@ -33,6 +33,18 @@ def test_seeds_decide_what_is_made(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+def test_sequences_of_a_batch_have_lengths_of_their_own(tmp_path):
+    path = tmp_path / "a.json"
+    assert cli.run([*SMALL, "--batch", "3", "--spread", "5", "--new", "2", "--activation", "a8",
+                    "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert [len(tokens) for tokens in found["token_ids"]] == [2, 2, 2]
+    needed = found["needed_bytes_per_token"]
+    # Each pass reads the weights once, and K and V of 7, 2 and no positions, then one more each.
+    assert needed["weights"] == pytest.approx((12 * 64 * 64 + 300 * 64) / 3)
+    assert needed["cache"] == pytest.approx(2 * (9 + 12) * 64 * 2 / 6)
+
+
 @pytest.mark.parametrize(("more", "message"), [
     (["--shape", "gpt3"], "shape must be one of gpt2-124m, "),
     (["--pattern", "5:7"], "M of an N:M pattern must be 4, 8 or 16, not 7"),
@@ -40,7 +52,12 @@ def test_seeds_decide_what_is_made(tmp_path):
     (["--context", "1024"], "context and new tokens must fit the context of 1024, not need 1025"),
     (["--context", "-1"], "context must be at least 0, not -1"),
     (["--new", "0"], "new must be at least 1, not 0"),
-    (["--batch", "2"], "batch must be 1, not 2"),
+    (["--batch", "0"], "batch must be at least 1, not 0"),
+    (["--batch", "4"], "batch must be at most 2 for this model and these options on tiny, not 4"),
+    (["--batch", "2", "--prompt", "4"],
+     "prompt must be left out with a batch of 2: a prompt is that of one sequence"),
+    (["--spread", "3"], "spread must be left out without a batch"),
+    (["--batch", "2", "--spread", "-1"], "spread must be at least 0, not -1"),
     (["--prompt", "0"], "prompt must be at least 1, not 0"),
     (["--prompt", "1000", "--new", "19"],
      "context and new tokens must fit the context of 1024, not need 1025"),

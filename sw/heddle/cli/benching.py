@@ -46,15 +46,14 @@ def taken(shape: str, layers: int | None) -> Shape:
 
 
 def workload(context: int | None, prompt: int | None, new: int, batch: int, full: bool,
-             layers: int | None) -> Workload:
+             layers: int | None, spread: int = 0) -> Workload:
     """What the options ask for, or :class:`UserError`."""
     if prompt is not None and prompt < 1:
         raise UserError(f"prompt must be at least 1, not {prompt}")
-    if batch != 1:
-        raise UserError(f"batch must be 1, not {batch}: programs have one sequence")
     if context is None:
         context = 0 if prompt else CONTEXT
-    return Workload(context=context, prompt=prompt or 0, new=new, full=full or layers is None)
+    return Workload(context=context, prompt=prompt or 0, new=new, batch=batch, spread=spread,
+                    full=full or layers is None)
 
 
 def _tables(found: dict[str, Any]) -> None:
@@ -110,8 +109,10 @@ def bench(
              f"{CONTEXT}, with a prompt 0].")] = None,
     prompt: Annotated[int | None, typer.Option(
         help="Tokens of a prompt, of which the first new token comes.")] = None,
-    new: Annotated[int, typer.Option(help="Tokens to make.")] = 1,
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    new: Annotated[int, typer.Option(help="Tokens to make, of each sequence.")] = 1,
+    batch: Annotated[int, typer.Option(help="Independent sequences, side by side.")] = 1,
+    spread: Annotated[int, typer.Option(
+        help="Positions by which each sequence is shorter than the one before.")] = 0,
     clock: Annotated[float | None, typer.Option(
         metavar="MHZ", help="Clock of the card [default: the configuration's].")] = None,
     latency: Annotated[float | None, typer.Option(
@@ -134,7 +135,7 @@ def bench(
     made = Bench(
         cards=cards, shape=taken(shape, layers), seed=seed,
         options=Options(activation=activation, cache=cache, pattern=pattern),
-        workload=workload(context, prompt, new, batch, full, layers),
+        workload=workload(context, prompt, new, batch, full, layers, spread),
         card_options={name: value for name, value in given.items() if value is not None})
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
