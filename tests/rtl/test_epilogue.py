@@ -13,6 +13,7 @@ from cardsim import numerics as nx
 from cardsim.benches.epilogue_model import NOTHING, EpilogueModel, Job, memories, random_job
 from rtl_gen.common import layouts
 from rtl_gen.matmul.epilogue import Epilogue
+from rtl_gen.spec import isa
 from rtl_gen.spec.config import TINY
 from tests.rtl.epilogue_bench import Back
 from tests.rtl.verilated import Model
@@ -216,6 +217,23 @@ def test_a_product_waits_for_the_sum_it_is_divided_by(build_root):
     run = simulate(dut, model, reference, jobs, stall=0, seed="divide")
     check(dut, run, reference)
     assert run.cycles["done_epilogue"][0] > run.cycles["done_softmax"][0]
+
+
+def test_eight_products_to_softmax_are_under_way(build_root):
+    """A word of scores a cycle without a gap; then every product divides by a sum of its own."""
+    dut, model = built("four", build_root)
+    rng = random.Random("eight")
+    reference = Reference(dut.config, *memories(rng, dut.config, 0))
+    rows = 4
+    scores = [dataclasses.replace(
+        plain_job(rows, dest=1 + k, exponent=-20, digits=1, two_beat=1, dst=8 * k), length=3 + k)
+        for k in range(isa.SUMS)]
+    products = [plain_job(2, divide=1 + k, dst=2 * k) for k in range(isa.SUMS)]
+    run = simulate(dut, model, reference, scores + products, stall=0, seed="eight")
+    check(dut, run, reference)
+    assert len({float(r) for r in reference.results[:, 0]}) == isa.SUMS
+    ends = run.cycles["done_softmax"]
+    assert ends[-1] - ends[0] == (isa.SUMS - 1) * rows
 
 
 @pytest.mark.parametrize(("first_nan", "seen"), [(10, False), (9, True)])
