@@ -49,7 +49,7 @@ def test_every_instruction_fits_a_word_and_says_what_it_does(name):
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), [
-    (lambda: isa.encode("LOOP", rd=16), ValueError, r"rd must be in 0\.\.15, not 16"),
+    (lambda: isa.encode("LOOP", rd=32), ValueError, r"rd must be in 0\.\.31, not 32"),
     (lambda: isa.encode("ADDI", imm=1 << 31), ValueError, r"imm must be in -2147483648\.\."),
     (lambda: isa.encode("HALT", rd=1), TypeError, "HALT has no field rd"),
     (lambda: isa.decode(0), ValueError, "opcode 0x00 is no instruction"),
