@@ -11,8 +11,11 @@ from .reader import PAGE
 
 #: Beats of the longest burst; the queue of data holds two.
 BURST = 16
-#: Cycles without a beat after which a burst is sent as it is.
+#: Cycles without a beat after which a burst ends as it is.
 PATIENCE = 8
+#: Beats that are waited for, and for how many cycles without one, before bursts are sent: memory
+#: then turns from reading to writing and back once for all of them.
+GATHERED, QUIET = 24, 200
 #: Bursts whose answer may be missing.
 OUTSTANDING = 63
 
@@ -28,7 +31,8 @@ class Writer(wiring.Component):
     """Writes beats in the order in which they come.
 
     A burst is sent when the next beat does not follow its last one, when it is full or ends at
-    4 KiB, or when no beat comes for ``PATIENCE`` cycles.  Its data are all there by then.
+    4 KiB, or when no beat comes for ``PATIENCE`` cycles.  Its data are all there by then.  Bursts
+    go out together: when ``GATHERED`` beats wait, or no beat has come for ``QUIET`` cycles.
 
     Parameters
     ----------
@@ -62,30 +66,32 @@ class Writer(wiring.Component):
         size = (beat_bytes - 1).bit_length()
         burst_layout = data.StructLayout({"address": 64, "beats": range(BURST + 1)})
         m.submodules.data = beats = Queue(8 * beat_bytes, depth=2 * BURST)
-        m.submodules.bursts = bursts = Queue(burst_layout, depth=4)
+        m.submodules.bursts = bursts = Queue(burst_layout, depth=GATHERED)
 
         # A beat's data wait in their queue from the start; only its number goes on to be joined.
-        # `ready` comes from registers, because all channels together decide whether the engine
+        # `ready` comes from a register, because all channels together decide whether the engine
         # may go on: a second number is kept, and the queue tells a cycle late that it fills up.
-        here, spare, room = Signal(), Signal(), Signal(init=1)
+        here, spare = Signal(), Signal()
         waiting = Signal(range(beats.depth + 1))
         number, second = Signal(32, reset_less=True), Signal(32, reset_less=True)
         byte = Signal(64, reset_less=True)
         accept, take, sent = Signal(), Signal(), Signal()
+        ready, spared, nearly_full = Signal(init=1), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(room & ~spare), accept.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(ready), accept.eq(self.i.valid & self.i.ready),
             beats.i.payload.eq(self.i.p.data), beats.i.valid.eq(accept)]
         # One more may come in the cycle that finds the queue nearly full.
-        m.d.sync += [waiting.eq(waiting + accept - sent), room.eq(waiting < beats.depth - 2)]
+        m.d.comb += [nearly_full.eq(waiting >= beats.depth - 2),
+                     spared.eq((spare | accept) & here & ~take)]
+        m.d.sync += [waiting.eq(waiting + accept - sent), spare.eq(spared),
+                     ready.eq(~spared & ~nearly_full)]
         with m.If(accept):
             m.d.sync += second.eq(self.i.p.address)
         upcoming = Mux(spare, second, self.i.p.address)
         with m.If(~here | take):
             m.d.sync += [
-                here.eq(spare | accept), spare.eq(0), number.eq(upcoming),
+                here.eq(spare | accept), number.eq(upcoming),
                 byte.eq(self.base + (upcoming << size))]
-        with m.Elif(accept):
-            m.d.sync += spare.eq(1)
 
         # The burst that grows.
         burst, grows = Signal(burst_layout), Signal()
@@ -112,14 +118,25 @@ class Writer(wiring.Component):
         with m.Elif(grows & (idle != PATIENCE)):
             m.d.sync += idle.eq(idle + 1)
 
+        # Bursts go out until none is left.
+        sends, quiet = Signal(), Signal(range(QUIET + 1))
+        with m.If(accept):
+            m.d.sync += quiet.eq(0)
+        with m.Elif(quiet != QUIET):
+            m.d.sync += quiet.eq(quiet + 1)
+        with m.If((waiting >= GATHERED) | ((waiting != 0) & (quiet == QUIET))):
+            m.d.sync += sends.eq(1)
+        with m.Elif(waiting == 0):
+            m.d.sync += sends.eq(0)
+
         # Address, then data.
         left = Signal(range(BURST + 1))
         answered = Signal()
         m.d.comb += [
             port.awid.eq(0), port.awsize.eq(size), port.awburst.eq(1),
             port.awaddr.eq(bursts.o.p.address), port.awlen.eq(bursts.o.p.beats - 1),
-            port.awvalid.eq(bursts.o.valid & (left == 0)),
-            bursts.o.ready.eq(port.awready & (left == 0)),
+            port.awvalid.eq(bursts.o.valid & sends & (left == 0)),
+            bursts.o.ready.eq(port.awready & sends & (left == 0)),
             port.wdata.eq(beats.o.payload), port.wstrb.eq(Const(-1, beat_bytes)),
             port.wlast.eq(left == 1), port.wvalid.eq(beats.o.valid & (left != 0)),
             sent.eq(port.wvalid & port.wready), beats.o.ready.eq(port.wready & (left != 0)),
