@@ -31,7 +31,7 @@ from .parts import (
     Parts,
 )
 from .program import Builder, Program
-from .tiling import Piece
+from .tiling import Piece, blocks
 
 #: A pass of one token.
 DECODE = Columns()
@@ -118,16 +118,6 @@ class Compiler:
 
     def _embed(self) -> None:
         b, p, lay, mem = self._b, self._p, self.layout, self.layout.memory
-        # The last token of a sequence attends to LEN + tokens - 1 positions.
-        for sequence in range(self._columns.sequences):
-            for registers, unit in ((ROWS, lay.config.channels), (BLOCKS, lay.config.beat_bytes)):
-                register = registers[sequence]
-                b.emit("ADDI", rd=register, rs=LENGTHS[sequence],
-                       imm=unit - 1 + self._columns.each - 1)
-                b.emit("SHRI", rd=register, rs=register, imm=unit.bit_length() - 1)
-        b.emit("ADDI", rd=WEIGHTS, rs=Register.ZERO, imm=0)
-        b.emit("ADDI", rd=CACHE, rs=Register.SLOT, imm=0)
-        b.passes(LAYERS, lay.shape.layers)
         # All of the pass's reads of the cache come after this fence; the pass before has ended.
         for token in range(self._columns.tokens):
             if self._columns.tokens > 1:
@@ -138,6 +128,16 @@ class Compiler:
             p.load(lay.scratch.position + sequence * p.x, mem.positions, stride=mem.vector,
                    index_reg=POSITIONS[sequence], rows=self._columns.each)
         p.load(lay.scratch.gamma[0], mem.layers + mem.gamma[0])
+        # The last token of a sequence attends to LEN + tokens - 1 positions.
+        for sequence in range(self._columns.sequences):
+            for registers, unit in ((ROWS, lay.config.channels), (BLOCKS, lay.config.beat_bytes)):
+                register = registers[sequence]
+                b.emit("ADDI", rd=register, rs=LENGTHS[sequence],
+                       imm=unit - 1 + self._columns.each - 1)
+                b.emit("SHRI", rd=register, rs=register, imm=unit.bit_length() - 1)
+        b.emit("ADDI", rd=WEIGHTS, rs=Register.ZERO, imm=0)
+        b.emit("ADDI", rd=CACHE, rs=Register.SLOT, imm=0)
+        b.passes(LAYERS, lay.shape.layers)
         p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)
@@ -188,12 +188,12 @@ class Compiler:
         matrix, size = lay.matrices["head"], lay.scratch.logit_words
         lanes, vocabulary = lay.config.channels, lay.shape.vocabulary
         sequences, each = self._columns.sequences, self._columns.each
+        ends, block, first = blocks(p.words(vocabulary), size), 0, 0
         for piece in matrix.pieces:
-            block = piece.row // size
             buffer = lay.scratch.logits[block % 2]
-            p.matmul("head", piece, buffer - block * size, norm=1, dst_stride=size)
-            first, end, last = block * size, piece.row + piece.rows, piece is matrix.pieces[-1]
-            if not piece.last or (end % size and not last):
+            p.matmul("head", piece, buffer - first, norm=1, dst_stride=size)
+            end, last = piece.row + piece.rows, piece is matrix.pieces[-1]
+            if not piece.last or end != ends[block]:
                 continue
             count = min(end * lanes, vocabulary) - first * lanes
             buffer += (each - 1) * size     # the last token of a sequence
@@ -203,6 +203,7 @@ class Compiler:
             for sequence in range(sequences if self._store else 0):
                 self._b.emit("STORE", address=mem.logits + sequence * mem.row + p.beats(first),
                              words=end - first, src=buffer + sequence * size)
+            block, first = block + 1, end
 
     def _silence(self) -> None:
         """Take the signals that the LM head would have waited for."""

@@ -14,7 +14,7 @@ from .errors import UserError
 from .options import Options
 from .prune import pattern_of
 from .shape import Shape
-from .tiling import Matrix, Slice, chunk_ends, coverage, slices, tile
+from .tiling import Matrix, Slice, blocks, chunk_ends, coverage, slices, tile
 
 #: Lane rows of one block of logits: the fewer, the sooner is the last one looked through.
 LOGIT_ROWS = 32
@@ -292,7 +292,7 @@ class Layout:
             "head": tile(config, outputs=shape.vocabulary, inputs=shape.width, pattern=DENSE,
                          norm=True, bias=True, ends=x_ends, bank=bank,
                          chunked=self.scratch.logit_words,
-                         cuts=range(0, self._words(shape.vocabulary), self.scratch.logit_words)),
+                         cuts=blocks(self._words(shape.vocabulary), self.scratch.logit_words)),
         }
 
     def _beats(self, size: int) -> int:

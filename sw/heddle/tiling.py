@@ -37,6 +37,19 @@ def slices(width: int, coverage: int, most: int) -> list[Slice]:
     return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
 
 
+def blocks(rows: int, size: int) -> list[int]:
+    """Where blocks of logits end: the last ones are half as long, because nothing hides the time in
+    which they are looked through.
+
+    >>> blocks(99, 32), blocks(20, 20)
+    ([32, 64, 80, 96, 99], [20])
+    """
+    if rows <= size:
+        return [rows]
+    whole = list(range(size, rows - size + 1, size))
+    return [*whole, *range((whole or [0])[-1] + size // 2, rows, size // 2), rows]
+
+
 def coverage(pattern: Pattern, config: CardConfig) -> int:
     """Inputs that one step of the engine reads: they need one exponent."""
     return config.beat_bytes * min(pattern.ratio, 4)
