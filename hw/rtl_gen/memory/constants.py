@@ -14,6 +14,12 @@ WORDS = 3
 QUAD = 4
 
 
+def _sum(a, b):
+    """Sum of two numbers of two bits, without a carry chain: what is taken is known late."""
+    carry = a[0] & b[0]
+    return Cat(a[0] ^ b[0], a[1] ^ b[1] ^ carry, Mux(carry, a[1] | b[1], a[1] & b[1]))
+
+
 class Constants(wiring.Component):
     """Beats as words.
 
@@ -62,7 +68,12 @@ class Constants(wiring.Component):
             beats.write_en.eq(write), beats.write_addr.eq(tail),
             beats.write_data.eq(self.i.payload),
             beats.read_en.eq(read), beats.read_addr.eq(head)]
-        m.d.sync += [held.eq(held + write - read), tail.eq(tail + write), head.eq(head + read)]
+        # `read` is known late: it enables what is worked out without it.
+        m.d.sync += tail.eq(tail + write)
+        with m.If(read ^ write):
+            m.d.sync += held.eq(Mux(write, held + 1, held - 1))
+        with m.If(read):
+            m.d.sync += head.eq(head + 1)
 
         # The beat that the memory's output holds, and its next quad.
         there, number = Signal(), Signal(range(quads)) if quads > 1 else Const(0)
@@ -92,7 +103,7 @@ class Constants(wiring.Component):
 
         offset, dropping = Signal(range(QUAD)), Signal()
         following = Signal(range(QUAD + WORDS))
-        m.d.comb += following.eq(offset + self.take)
+        m.d.comb += following.eq(_sum(offset, self.take))
         m.d.sync += offset.eq(following)
         window = Cat(quad[0].words, quad[1].words)
         for k in range(WORDS):
@@ -113,7 +124,10 @@ class Constants(wiring.Component):
         # Words of the current beat that are gone.
         gone = Signal(range(QUAD * quads))
         total = Signal.like(gone)
-        m.d.comb += total.eq(gone + self.take)
+        low = Signal(3)
+        m.d.comb += [
+            low.eq(_sum(gone[:2], self.take)),
+            total.eq(Cat(low[:2], Mux(low[2], gone[2:] + 1, gone[2:])))]
         m.d.sync += gone.eq(Mux(self.skip, 0, total))
         with m.If(self.skip & (total != 0)):
             m.d.sync += dropping.eq(1)

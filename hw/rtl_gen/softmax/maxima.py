@@ -5,7 +5,7 @@ from amaranth import Array, Module, Mux, Shape, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..fp32 import MaxTree, Pipe, key
+from ..fp32 import Max, MaxTree, Pipe, key
 
 #: The least number: what a masked score counts as.
 LEAST = 0xFF80_0000
@@ -50,7 +50,7 @@ class Maxima(wiring.Component):
 
     @property
     def LATENCY(self) -> int:
-        return self.lanes.bit_length() - 1
+        return 1 + (self.lanes.bit_length() - 1) * Max.LATENCY
 
     def elaborate(self, platform):
         m = Module()
@@ -58,7 +58,7 @@ class Maxima(wiring.Component):
         m.submodules.tree = tree = MaxTree(self.lanes)
         m.d.comb += tree.en.eq(1)
         m.d.comb += [
-            tree.i[k].eq(Mux(k < self.i.left, self.i.scores[k], LEAST))
+            tree.i[k].eq(pipe(Mux(k < self.i.left, self.i.scores[k], LEAST), f"score_{k}"))
             for k in range(self.lanes)]
 
         valid = pipe.delay(self.i.valid, self.LATENCY, "valid", reset_less=False)

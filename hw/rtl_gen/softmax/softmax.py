@@ -85,7 +85,7 @@ class Softmax(wiring.Component):
     @property
     def LATENCY(self) -> int:
         """Cycles from the last word of a row to its first numerators, if nothing is before it."""
-        return 1 + (self.lanes.bit_length() - 1) + 2 + 1 + SoftmaxLane.LATENCY + 2
+        return 2 + (self.lanes.bit_length() - 1) + 2 + 1 + SoftmaxLane.LATENCY + 2
 
     @property
     def ring(self) -> int:
