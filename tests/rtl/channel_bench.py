@@ -22,7 +22,7 @@ def take_entries(dut, jobs: list[Stream], config: CardConfig, *, stall: float, s
             take = min(take, level)
             for k in range(take):
                 name, weights, index = wanted[done + k]
-                bits = ctx.get(dut.entries[k])
+                bits = ctx.get(dut.entries[k ^ ctx.get(dut.swap)])
                 found = [(bits >> 8 * slot & 255 ^ 128) - 128 for slot in range(width)]
                 assert found == weights, f"entry {done + k}, {name}"
                 places = bits >> 8 * width

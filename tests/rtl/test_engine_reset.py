@@ -34,13 +34,15 @@ def test_reset(after):
         """Entries of the instruction that runs, whenever the engine takes them."""
         job, at = cut, 0
         while True:
+            swap = at % 2
             for c in range(CONFIG.channels):
                 for k in range(2):
                     number = min(at + k, job.weights.shape[1] - 1)
                     weights = job.weights[c, number].astype(np.int8).tobytes()
                     index = sum(int(i) << 4 * s for s, i in enumerate(job.index[c, number]))
-                    ctx.set(engine.entries[c][k], int.from_bytes(weights, "little")
+                    ctx.set(engine.entries[c][k ^ swap], int.from_bytes(weights, "little")
                             | index << 8 * CONFIG.beat_bytes)
+                ctx.set(engine.swap[c], swap)
                 ctx.set(engine.level[c], min(2, job.weights.shape[1] - at))
             _, _, take, again = await ctx.tick().sample(engine.take[0], restart)
             at += take

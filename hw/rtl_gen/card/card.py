@@ -148,6 +148,7 @@ class Card(Shell):
                 channel.base.eq(control.base[k]), channel.drain.eq(drain),
                 engine.entries[k][0].eq(channel.entries[0]),
                 engine.entries[k][1].eq(channel.entries[1]),
+                engine.swap[k].eq(channel.swap),
                 engine.level[k].eq(channel.level), channel.take.eq(engine.take[k]),
                 turns.level[k].eq(channel.word_level),
                 channel.word_take.eq(turns.take), channel.word_skip.eq(turns.skip),

@@ -79,6 +79,7 @@ class Engine(wiring.Component):
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)),
             "entries": In(layouts.entry(config).size).array(channels, 2),
+            "swap": In(1).array(channels),
             "level": In(2).array(channels), "take": Out(2).array(channels),
             "write": Out(stream.Signature(layouts.channel_write(config))).array(channels),
             "planes": In(stream.Signature(layouts.plane_write(config))).array(2),
@@ -218,7 +219,7 @@ class Engine(wiring.Component):
                 m.submodules[f"lane_{channel}"] = lane = Leaf(Lane(config))
                 m.d.comb += [
                     lane.entries[0].eq(self.entries[channel][0]),
-                    lane.entries[1].eq(self.entries[channel][1]),
+                    lane.entries[1].eq(self.entries[channel][1]), lane.swap.eq(self.swap[channel]),
                     lane.valid.eq(group_valid), lane.pair.eq(aligned.pair),
                     lane.hold.eq(writing[channel] & ~self.write[channel].ready),
                     lane.merge_all.eq(fresh.lanes[channel]), lane.merge_bytes.eq(fresh.bytes),

@@ -40,6 +40,8 @@ class Lane(wiring.Component):
     -------
     entries : ``In(bits of layouts.entry(config)).array(2)``
         The next two entries of the channel.
+    swap : ``In(1)``
+        The first of them is ``entries[1]``, the second ``entries[0]``.
     valid : ``In(1)``
         Entries were taken in the cycle before.
     pair : ``In(1)``
@@ -67,7 +69,7 @@ class Lane(wiring.Component):
     def __init__(self, config: CardConfig):
         self.config = config
         super().__init__({
-            "entries": In(layouts.entry(config).size).array(2), "valid": In(1),
+            "entries": In(layouts.entry(config).size).array(2), "swap": In(1), "valid": In(1),
             "pair": In(1), "hold": In(1),
             "merge_all": In(1), "merge_bytes": In(config.beat_bytes),
             "fresh_k": In(8 * config.beat_bytes), "fresh_v": In(8 * config.tokens),
@@ -92,23 +94,28 @@ class Lane(wiring.Component):
         config = self.config
         slots, columns, tokens = config.beat_bytes, half_columns(config), config.tokens
 
-        first, second = ((entry[:8 * slots], entry[8 * slots:]) for entry in self.entries)
+        even, odd = ((entry[:8 * slots], entry[8 * slots:]) for entry in self.entries)
 
-        # The first entry goes to both halves, or the second to the upper one.
-        merged = Signal(8 * slots)
-        for slot in range(slots):
-            byte = Mux(self.merge_all, self.fresh_k.word_select(slot, 8), Mux(
-                self.merge_bytes[slot], self.fresh_v.word_select(slot % tokens, 8),
-                first[0].word_select(slot, 8)))
-            m.d.comb += merged.word_select(slot, 8).eq(byte)
+        # The first entry goes to both halves, or the second to the upper one.  Every byte has four
+        # places to come from, a LUT for a bit.
         weights, index = (
             [Signal(bits * slots, name=f"{name}_{half}", reset_less=True) for half in range(2)]
             for name, bits in (("weights", 8), ("index", 4)))
         with m.If(~self.hold):
             m.d.sync += [
-                weights[0].eq(merged), index[0].eq(first[1]),
-                weights[1].eq(Mux(self.pair, second[0], merged)),
-                index[1].eq(Mux(self.pair, second[1], first[1]))]
+                index[0].eq(Mux(self.swap, odd[1], even[1])),
+                index[1].eq(Mux(self.swap ^ self.pair, odd[1], even[1]))]
+            for slot in range(slots):
+                places = Cat(even[0].word_select(slot, 8), odd[0].word_select(slot, 8),
+                             self.fresh_k.word_select(slot, 8),
+                             self.fresh_v.word_select(slot % tokens, 8))
+                which = [Signal(2, name=f"which_{half}_{slot}") for half in range(2)]
+                m.d.comb += [
+                    which[0].eq(Mux(self.merge_all, 2, Mux(self.merge_bytes[slot], 3, self.swap))),
+                    which[1].eq(Mux(self.pair, ~self.swap, which[0]))]
+                m.d.sync += [
+                    weights[half].word_select(slot, 8).eq(places.word_select(which[half], 8))
+                    for half in range(2)]
         m.d.comb += self.merged.eq(weights[0])
 
         # Cascaded multipliers take their operands one link after the other.

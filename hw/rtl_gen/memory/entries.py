@@ -28,7 +28,9 @@ class EntryFifo(wiring.Component):
     index_en, index : ``In(1)``, ``In(4 * beat_bytes)``
         Completes the entry, no earlier than its weights come.
     entries : ``Out(layouts.entry(config), as bits).array(2)``
-        The next two.
+        The next two, each where its memory shows it.
+    swap : ``Out(1)``
+        The first of them is ``entries[1]``, the second ``entries[0]``.
     level : ``Out(2)``
         How many of them there are.
     take : ``In(2)``
@@ -45,7 +47,8 @@ class EntryFifo(wiring.Component):
             "reserve": In(1), "room": Out(1),
             "weights_en": In(1), "weights": In(8 * width),
             "index_en": In(1), "index": In(4 * width),
-            "entries": Out(layouts.entry(config).size).array(2), "level": Out(2), "take": In(2)})
+            "entries": Out(layouts.entry(config).size).array(2), "swap": Out(1),
+            "level": Out(2), "take": In(2)})
 
     def elaborate(self, platform):
         m = Module()
@@ -60,15 +63,18 @@ class EntryFifo(wiring.Component):
         m.d.comb += [self.room.eq(free != 0), self.level.eq(Mux(count[1:] != 0, 2, count[0]))]
 
         # Next place to be read in each memory, and which of them holds the older entry.
-        swap = Signal()
+        # What is taken is known late: the places behind are worked out without it.
         place = [Signal(range(depth // 2), name=f"place_{bank}") for bank in range(2)]
+        behind = [Signal.like(place[bank], name=f"behind_{bank}", init=1) for bank in range(2)]
         after = [Signal.like(place[bank], name=f"after_{bank}") for bank in range(2)]
         one = self.take == 1
         for bank in range(2):
-            mine = self.take[1] | (one & (swap == bank))
-            m.d.comb += after[bank].eq(place[bank] + mine)
+            mine = self.take[1] | (one & (self.swap == bank))
+            m.d.comb += after[bank].eq(Mux(mine, behind[bank], place[bank]))
             m.d.sync += place[bank].eq(after[bank])
-        m.d.sync += swap.eq(swap ^ one)
+            with m.If(mine):
+                m.d.sync += behind[bank].eq(behind[bank] + 1)
+        m.d.sync += self.swap.eq(self.swap ^ one)
 
         outputs = [[], []]
         for name, bits in (("weights", 8 * width), ("index", 4 * width)):
@@ -82,7 +88,7 @@ class EntryFifo(wiring.Component):
                     ram.write_en.eq(enable & (tail[0] == bank)), ram.write_addr.eq(tail[1:]),
                     ram.write_data.eq(value), ram.read_en.eq(1), ram.read_addr.eq(after[bank])]
                 outputs[bank].append(ram.read_data)
-        even, odd = (Cat(*parts) for parts in outputs)
-        m.d.comb += [self.entries[0].eq(Mux(swap, odd, even)),
-                     self.entries[1].eq(Mux(swap, even, odd))]
+        # Who takes them swaps them, in multiplexers that are there anyhow.
+        m.d.comb += [shown.eq(Cat(*parts))
+                     for shown, parts in zip(self.entries, outputs, strict=True)]
         return m

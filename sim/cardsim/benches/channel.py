@@ -63,7 +63,10 @@ async def take_entries(dut: Any, streams: list[Stream], width: int, stall: float
         await FallingEdge(dut.aclk)
         assert int(dut.level.value) <= len(wanted) - done, "more entries than there are"
         taken = number(rng, int(dut.level.value), stall)
-        for port in (dut.entries__0, dut.entries__1)[:taken]:
+        ports = [dut.entries__0, dut.entries__1]
+        if dut.swap.value:
+            ports.reverse()
+        for port in ports[:taken]:
             name, weights, index = wanted[done]
             bits = int(port.value)
             found = [(bits >> 8 * slot & 255 ^ 128) - 128 for slot in range(width)]

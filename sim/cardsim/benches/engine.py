@@ -26,10 +26,13 @@ async def channel(dut: Any, number: int, words: list[int], stall: float, seed: s
     """Show the engine the next entries of a channel, none to two, until it has used all."""
     rng = random.Random(seed)
     ports = [getattr(dut, f"entries__{number}__{k}") for k in range(2)]
+    swap = getattr(dut, f"swap__{number}")
 
     def show(there: Sequence[int]) -> None:
+        swap.value = swapped = rng.randrange(2)
         for k, port in enumerate(ports):        # what is not there may be anything
-            port.value = there[k] if k < len(there) else rng.getrandbits(len(port))
+            place = k ^ swapped
+            port.value = there[place] if place < len(there) else rng.getrandbits(len(port))
 
     await offer(dut, getattr(dut, f"level__{number}"), getattr(dut, f"take__{number}"), show, words,
                 2, stall, seed)
