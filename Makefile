@@ -13,7 +13,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-train demo test coverage lint docs resources clean
+.PHONY: help setup setup-train demo test coverage lint docs resources bench clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ docs: .venv/.setup-docs  ## Build the documentation as HTML in build/docs.
 resources: .venv/.setup  ## Synthesise the u280 card with Yosys and write docs/resources.md; takes 15 minutes, again seconds.
 	@echo "Synthesising the u280 card takes a quarter of an hour; what has not changed is kept in build/netlists."
 	$(BIN)/python sw/tools/resources.py
+
+bench: .venv/.setup  ## Measure GPT-2 on the simulated u280 card and write docs/benchmarks.md; takes a quarter of an hour.
+	$(BIN)/python sw/tools/benchmarks.py --jobs $(JOBS)
 
 clean:  ## Remove what was built; .venv stays.
 	rm -rf build

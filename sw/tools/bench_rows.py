@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workloads that docs/benchmarks.md shows, and the processes that measure them."""
+
+import concurrent.futures
+import dataclasses
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from heddle.errors import RunError
+from heddle.measure import commit
+
+PATTERNS = ("dense", "2:4", "1:4", "4:8", "8:16")
+#: The two that whole steps are measured with.
+MAIN = PATTERNS[:2]
+#: Their difference is a layer in the midst of others, without the start and the end of a pass.
+FEW, MORE = 2, 6
+#: The longest that a context of 1,024 leaves room for.
+LONG = 1023
+#: Most tokens of a pass, by activation, on a card with four columns.
+TOKENS = {"a8": 4, "a16": 2}
+SHAPES = ("gpt2-124m", "gpt2-774m", "gpt2-1.5b", "gpt2-1.5b-1600")
+#: Nanoseconds; the published measurements of an idle U280 lie between 128 and this.
+SLOW = 289
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One run of ``heddle bench``."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(("heddle", "bench", *self.arguments))
+
+
+def _row(name: str, text: str) -> Row:
+    return Row(name, tuple(text.split()))
+
+
+def short(pattern: str) -> str:
+    """A pattern as part of a file's name.
+
+    >>> short("2:4")
+    '2-4'
+    """
+    return pattern.replace(":", "-")
+
+
+def rows(long: bool = False) -> list[Row]:
+    """All of them.
+
+    With ``long``, what the short form takes the first layers for is measured on whole models.
+    """
+    made = []
+    for pattern in MAIN:
+        step, name = f"--shape gpt2-345m --pattern {pattern}", short(pattern)
+        made += [
+            _row(f"step-{name}", f"{step} --cache int8"),
+            _row(f"step-{name}-int16", f"{step} --cache int16"),
+            _row(f"step-{name}-225", f"{step} --cache int8 --clock 225"),
+            _row(f"step-{name}-long", f"{step} --cache int8 --context {LONG}"),
+            _row(f"latency-{name}", f"{step} --cache int8 --latency {SLOW}"
+                 + ("" if long else f" --layers {MORE}"))]
+    for context in (128, LONG):
+        for batch in (1, TOKENS["a8"]):
+            made.append(_row(f"batch-{batch}-{context}",
+                             f"--shape gpt2-345m --cache int8 --activation a8 --context {context}"
+                             + (f" --batch {batch}" if batch > 1 else "")))
+    for pattern in PATTERNS:
+        made += [_row(f"layers-{short(pattern)}-{layers}",
+                      f"--shape gpt2-345m --pattern {pattern} --cache int8 --layers {layers}")
+                 for layers in (FEW, MORE)]
+    layers = 24 if long else MORE
+    for activation, tokens in TOKENS.items():
+        common = f"--shape gpt2-345m --cache int8 --activation {activation} --layers {layers}"
+        made += [_row(f"decode-{activation}", common),
+                 _row(f"prefill-{activation}", f"{common} --context 128 --prompt {tokens}")]
+    made += [_row(f"{shape}-{short(pattern)}", f"--shape {shape} --pattern {pattern} --cache int8"
+                  + ("" if long or shape == SHAPES[0] else " --layers 4"))
+             for shape in SHAPES for pattern in MAIN]
+    return made
+
+
+def _kept(path: pathlib.Path, row: Row, head: str | None) -> dict[str, Any] | None:
+    """What was measured before of the same row and an unchanged commit."""
+    if head is None or head.endswith("+") or not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    same = (found.get("row"), found.get("commit")) == (row.command, head)
+    return found if same else None
+
+
+def measure(row: Row, folder: pathlib.Path) -> dict[str, Any]:
+    """The figures of a row: those in ``folder`` if they are of this commit, else measured now.
+
+    Raises
+    ------
+    RunError
+        The bench failed; what it said.
+    """
+    path = folder / f"{row.name}.json"
+    if kept := _kept(path, row, commit()):
+        return kept
+    part = path.with_suffix(".part")
+    done = subprocess.run(
+        [sys.executable, "-m", "heddle", "bench", *row.arguments, "--json", str(part)],
+        capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"{row.command} ended with status {done.returncode}: "
+                       f"{done.stderr.strip()}")
+    found: dict[str, Any] = json.loads(part.read_text(encoding="utf-8")) | {"row": row.command}
+    if not found["equal_to_sim"]:
+        raise RunError(f"{row.command} must have been compared with the functional card")
+    part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    part.rename(path)
+    return found
+
+
+def measure_all(wanted: Sequence[Row], folder: pathlib.Path, jobs: int,
+                say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Figures by the names of rows; ``jobs`` processes work side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        runs = {pool.submit(measure, row, folder): row for row in wanted}
+        try:
+            for number, run in enumerate(concurrent.futures.as_completed(runs), 1):
+                row = runs[run]
+                found[row.name] = run.result()
+                say(f"{number}/{len(wanted)}  {found[row.name]['cycles_total']:>9,} cycles  "
+                    f"{row.command}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure GPT-2 on the Verilated u280 card; writes docs/benchmarks.md, and README's short table.
+
+    python sw/tools/benchmarks.py           the short form, below a quarter of an hour on two cores
+    python sw/tools/benchmarks.py --long    whole models everywhere: an hour
+
+Every row is a process of `heddle bench` and leaves its figures in build/bench.  Exit status 1 if a
+run fails or a target is missed.
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+import time
+
+from bench_page import headline, page, targets
+from bench_rows import measure_all, rows
+from bench_speed import measure_speeds
+
+from heddle.errors import RunError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+#: README's lines between these are written.
+MARKS = "<!-- figures of make bench -->", "<!-- end of figures -->"
+
+
+def renewed(text: str, figures: str) -> str:
+    """README with other figures between its marks.
+
+    >>> renewed("a <!-- figures of make bench -->x<!-- end of figures --> b", "y")
+    'a <!-- figures of make bench -->\\ny\\n<!-- end of figures --> b'
+    """
+    first, last = map(re.escape, MARKS)
+    made, count = re.subn(f"({first}).*?({last})",
+                          lambda found: f"{found[1]}\n{figures}\n{found[2]}", text,
+                          flags=re.DOTALL)
+    if count != 1:
+        raise RunError(f"README.md must have {MARKS[0]} and {MARKS[1]} once, not {count} times")
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="whole models everywhere")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT,
+                        help="checkout whose docs/benchmarks.md and README.md are written")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        print(f"benchmarks: jobs must be at least 1, not {options.jobs}", file=sys.stderr)
+        return 2
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - start:5.0f} s  {text}", flush=True)
+
+    folder, wanted = ROOT / "build/bench", rows(options.long)
+    try:
+        speeds = measure_speeds(folder, say)     # alone: nothing beside it
+        found = measure_all(wanted, folder, options.jobs, say)
+        text = page(wanted, found, speeds, long=options.long)
+        readme = options.output / "README.md"
+        shown = renewed(readme.read_text(encoding="utf-8"), headline(found))
+    except RunError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    (options.output / "docs/benchmarks.md").write_text(text, encoding="utf-8")
+    readme.write_text(shown, encoding="utf-8")
+    missed = [target for target in targets(found) if not target.good]
+    for target in missed:
+        print(f"missed: {target}")
+    say("docs/benchmarks.md is written")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

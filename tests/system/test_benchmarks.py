@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make bench``: its rows can be run, what it computes of them, and that the page is of them."""
+
+import json
+
+import bench_page
+import bench_rows
+import pytest
+from bench_rows import Row, measure, measure_all, rows
+from bench_speed import Speeds
+
+from heddle import cli
+from heddle.cli import benching
+from heddle.errors import RunError, UserError
+from heddle.layout import Layout
+from heddle.prune import pattern_of
+
+TINY = ("--cards", "rtl:tiny", "--shape", "1:64:300", "--context", "3")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
+    seen = []
+
+    def keep(bench, **_):
+        seen.append(bench)
+        raise UserError("seen")
+
+    monkeypatch.setattr(benching.Bench, "run", keep)
+    wanted = rows(long)
+    assert len({row.name for row in wanted}) == len(wanted)
+    for row in wanted:
+        assert cli.run(["bench", *row.arguments]) == 2
+    assert len(seen) == len(wanted)
+    whole = 0
+    for bench in seen:
+        assert bench.cards == "rtl:u280"
+        layout = Layout(bench.spec().config, bench.shape, bench.options,
+                        pattern_of(bench.options.pattern))
+        assert bench.workload.positions <= layout.context
+        assert bench.workload.batch <= layout.sequences
+        assert bench.workload.prompt in (0, layout.tokens)
+        whole += bench.workload.full
+    assert whole == (22 if long else 14)
+
+
+def figures(cycles, **more):
+    """Of a row at 200 MHz, whose useful bytes are half of what memory delivers in its cycles."""
+    useful = cycles * 32 * 64 / 2
+    return {"cycles_total": cycles, "tokens_per_second_card": 200e6 / cycles,
+            "hbm_useful_utilisation": 0.5, "hbm_nominal_utilisation": 0.4,
+            "useful_bytes_per_token": useful, "hbm_bytes_per_token": 1.25 * useful,
+            "mac_utilisation": 0.25, "full": True, "shape": {"layers": 24},
+            "needed_bytes_per_token": {"weights": useful, "metadata": 0},
+            "stall_cycles": dict.fromkeys(bench_page.STALLS, cycles // 10), "equal_to_sim": True,
+            "commit": "0123456789abcdef", "configuration_digest": "0x12345678",
+            "contract_digest": "0x9abcdef0"} | more
+
+
+@pytest.fixture
+def found():
+    """Every row with 100,000 cycles, but those that a test below looks at."""
+    made = {row.name: figures(100_000, row=row.command) for row in rows()}
+    for pattern in bench_rows.PATTERNS:
+        made[f"layers-{bench_rows.short(pattern)}-2"] = figures(40_000)
+    made["latency-dense"] = figures(100_000, full=False, shape={"layers": 6})
+    made["layers-dense-6"] = figures(99_000)
+    made["layers-dense-2"] = figures(39_000)
+    made["layers-2-4-6"] = figures(60_000)
+    made["layers-2-4-2"] = figures(30_000)
+    made["prefill-a8"] = figures(107_000, mac_utilisation=0.93)
+    made["batch-4-128"] = figures(110_000, tokens_per_second_card=4 * 200e6 / 110_000)
+    for row in rows():
+        made[row.name]["row"] = row.command
+    return made
+
+
+def test_what_is_computed(found):
+    # Twice the useful bytes fit into the cycles, and 1.25 times them are read.
+    assert bench_page.limit(figures(100_000)) == pytest.approx(2000 * 2 / 1.25)
+    assert bench_page.drop(found, "dense") == pytest.approx(0.01)
+    assert bench_page.layer(found, "dense")[0] == 15_000
+    assert bench_page.layer(found, "dense")[1:] == pytest.approx((15_000 * 1024, 0.5))
+    assert bench_page.achieved(found, "2:4") == pytest.approx((2, 2))
+    assert bench_page.prefill_ratio(found, "a8") == pytest.approx(1.07)
+    assert bench_page.gain(found, 128) == pytest.approx(4 / 1.1)
+
+
+def test_targets_that_are_missed_are_named(found):
+    held = {target.what: target.good for target in bench_page.targets(found)}
+    assert held.pop("engine busy in prefill, A8")
+    assert held.pop("prefill pass over decode step, A8")
+    assert not held.pop("engine busy in prefill, A16")
+    assert held.pop("dense, tokens/s")
+    assert not held.pop("dense, useful")
+    assert held.pop("gain of a batch of 4, context 128")
+    assert not held.pop("gain of a batch of 4, context 1,023")
+    assert held.pop(f"dense, lost at {bench_rows.SLOW} ns")
+    assert held.pop("2:4 over dense, of the ratio of bytes")
+    assert len(held) == 4
+
+
+SPEEDS = Speeds(machine="2 cores of a kind", load=1.25, cycles_per_second={"tiny": 81234.5},
+                generate_seconds={"tiny": 1.5}, build_seconds={"tiny": 20.4}, functional=[
+                    {"shape": "gpt2-124m", "pattern": "dense", "tokens_per_second": 7.26,
+                     "tokens_per_cpu_second": 4.1, "resident_bytes": 300e6, "image_bytes": 240e6}])
+
+
+def test_the_page_says_what_was_measured(found):
+    text = bench_page.page(rows(), found, SPEEDS, long=False)
+    for part in (
+            "| 2:4 | 225 MHz | 100,000 | **2,000** | 3,200 | 50.0 % | 40.0 % | 10.0 % |",
+            "| 2:4 | 7,500 | 7.68 | 50.0 % | 2.000 | 2.000 | 100.0 % |",
+            "| A8 | 4 | 100,000 | 107,000 | 1.070 | 93.0 % |",
+            "| 128 | 4 | 110,000 | 7,273 | 3.64 | 50.0 % |",
+            "`0123456789ab`, configuration digest `0x12345678`, contract `0x9abcdef0`",
+            "6 layers alone", "2 cores of a kind. The load was 1.2 ", "81,234 cycles/s",
+            "7.3 tokens/s (4.1 in a second of CPU time), 1.25 images of 240 MB", "20 s",
+            "dense, useful: 50 % (at least 95 %)", "| DFX | U280 | GPT-2 345M | FP16 | board |"):
+        assert part in text, part
+    for block in text.split("\n\n"):     # every line of a table has as many cells
+        if block.startswith("| "):
+            assert len({line.count(" | ") for line in block.splitlines()}) == 1, block
+    assert all(f"\n{row.command}\n" in text for row in rows())
+
+
+@pytest.mark.cosim
+@pytest.mark.xdist_group("card tiny")
+def test_a_row_is_measured_once_a_commit(tmp_path, monkeypatch):
+    row = Row("small", TINY)
+    monkeypatch.setattr(bench_rows, "commit", lambda: "abc")
+    first = measure(row, tmp_path)
+    assert (first["equal_to_sim"], first["row"]) == (True, row.command)
+    assert first["cycles_total"] > 1000
+    path = tmp_path / "small.json"
+    kept = json.loads(path.read_text()) | {"commit": "abc", "cycles_total": 7}
+    path.write_text(json.dumps(kept))
+    assert measure(row, tmp_path)["cycles_total"] == 7
+    # Not of another commit, of changed files, or of another command.
+    for head, other in (("abd", row), ("abc+", row), ("abc", Row("small", (*TINY, "--seed", "1")))):
+        path.write_text(json.dumps(kept | {"commit": head if head.endswith("+") else "abc"}))
+        monkeypatch.setattr(bench_rows, "commit", lambda head=head: head)
+        assert measure(other, tmp_path)["cycles_total"] > 1000
+
+
+def test_a_row_that_fails_ends_it_all(tmp_path):
+    lines = []
+    with pytest.raises(RunError, match=r"ended with status 2: heddle: context and new tokens must"):
+        measure_all([Row("far", (*TINY, "--new", "2000"))], tmp_path, 2, lines.append)
+    with pytest.raises(RunError, match="must have been compared with the functional card"):
+        measure_all([Row("sim", ("--cards", "sim:tiny", *TINY[2:]))], tmp_path, 2, lines.append)
+    assert not lines
+    assert not list(tmp_path.glob("*.json"))
