@@ -27,12 +27,12 @@ demo: .venv/.setup  ## Generate text on simulated cards.
 
 test: .venv/.setup  ## Run the tests, then print what the benches covered.
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
-	@if [ -e tests/coverage.py ]; then $(MAKE) --no-print-directory coverage; \
-	else echo "no table of coverage: tests/coverage.py does not exist"; fi
+	@if [ -e tests/bench_coverage.py ]; then $(MAKE) --no-print-directory coverage; \
+	else echo "no table of coverage: tests/bench_coverage.py does not exist"; fi
 
-# ---- Coverage: the table comes from tests/coverage.py. ----
+# ---- Coverage: the table comes from tests/bench_coverage.py. ----
 coverage: .venv/.setup  ## Print what the last run of the tests covered.
-	$(BIN)/python tests/coverage.py
+	$(BIN)/python tests/bench_coverage.py
 
 lint: .venv/.setup  ## Check style and types.
 	$(BIN)/ruff check .
