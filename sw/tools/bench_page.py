@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/benchmarks.md from the figures of its rows."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from bench_rows import FEW, LONG, MAIN, MORE, PATTERNS, SHAPES, SLOW, TOKENS, Row, short
@@ -71,8 +73,6 @@ Independent sequences that share a step, A8, whole steps of GPT-2 345M. The gain
 
 ## Speed of the simulators
 
-On {machine}. The load was {load} when this part began: other work on the machine makes these figures worse, and no others.
-
 {speed}
 
 ## Published systems
@@ -113,6 +113,18 @@ class Target:
         way = "at most" if self.most else "at least"
         return (f"{self.what}: {self.value:,.4g}{self.unit} "
                 f"({way} {self.bound:,g}{self.unit})")
+
+
+#: Where a part's rows are not there.
+ABSENT = "Not measured in this run."
+
+
+def part(text: Callable[..., str], *arguments: Any) -> str:
+    """A part of the page, or that its rows are not there."""
+    try:
+        return text(*arguments)
+    except KeyError:
+        return ABSENT
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -232,6 +244,8 @@ def gain(rows: dict[str, Figures], context: int) -> float:
 def batches(rows: dict[str, Figures]) -> str:
     lines = []
     for context in (128, LONG):
+        if f"batch-{TOKENS['a8']}-{context}" not in rows and lines:
+            continue
         for count in (1, TOKENS["a8"]):
             found = rows[f"batch-{count}-{context}"]
             lines.append((f"{context:,}", str(count), f"{found['cycles_total']:,}",
@@ -268,26 +282,39 @@ def published(rows: dict[str, Figures]) -> str:
 
 
 def targets(rows: dict[str, Figures]) -> list[Target]:
-    """All figures that have to hold."""
-    made = []
+    """All figures that have to hold, of the rows that are there."""
+    made: list[Target] = []
+
+    def hold(what: str, value: Callable[[], float], bound: float, *, most: bool = False,
+             unit: str = "") -> None:
+        with contextlib.suppress(KeyError):
+            made.append(Target(what, value(), bound, most, unit))
+
+    def figure(row: str, name: str) -> float:
+        return float(rows[row][name])
+
+    def share(pattern: str) -> float:
+        ratio, got = achieved(rows, pattern)
+        return 100 * got / ratio
+
     for pattern, least in zip(MAIN, (1080, 1650), strict=True):
-        step = rows[f"step-{short(pattern)}"]
-        made += [Target(f"{pattern}, tokens/s", step["tokens_per_second_card"], least),
-                 Target(f"{pattern}, useful", 100 * step["hbm_useful_utilisation"], 95, unit=" %"),
-                 Target(f"{pattern}, lost at {SLOW} ns", 100 * drop(rows, pattern), 2, most=True,
-                        unit=" %")]
-    bytes_ratio, cycle_ratio = achieved(rows, "2:4")
-    made.append(Target("2:4 over dense, of the ratio of bytes", 100 * cycle_ratio / bytes_ratio, 95,
-                       unit=" %"))
+        step = f"step-{short(pattern)}"
+        hold(f"{pattern}, tokens/s", partial(figure, step, "tokens_per_second_card"), least)
+        hold(f"{pattern}, useful", lambda step=step: 100 * figure(step, "hbm_useful_utilisation"),
+             95, unit=" %")
+        hold(f"{pattern}, lost at {SLOW} ns", lambda of=pattern: 100 * drop(rows, of), 2, most=True,
+             unit=" %")
+    hold("2:4 over dense, of the ratio of bytes", partial(share, "2:4"), 95, unit=" %")
     for activation in TOKENS:
-        made += [Target(f"prefill pass over decode step, {activation.upper()}",
-                        prefill_ratio(rows, activation), 1.1, most=True),
-                 Target(f"engine busy in prefill, {activation.upper()}",
-                        100 * rows[f"prefill-{activation}"]["mac_utilisation"], 90, unit=" %")]
+        hold(f"prefill pass over decode step, {activation.upper()}",
+             partial(prefill_ratio, rows, activation), 1.1, most=True)
+        hold(f"engine busy in prefill, {activation.upper()}",
+             lambda of=activation: 100 * figure(f"prefill-{of}", "mac_utilisation"), 90, unit=" %")
     tokens = TOKENS["a8"]
-    return [*made, *(Target(f"gain of a batch of {tokens}, context {context:,}",
-                            gain(rows, context), share * tokens)
-                     for context, share in ((128, 0.9), (LONG, 0.6)))]
+    for context, gained in ((128, 0.9), (LONG, 0.6)):
+        hold(f"gain of a batch of {tokens}, context {context:,}", partial(gain, rows, context),
+             gained * tokens)
+    return made
 
 
 def headline(rows: dict[str, Figures]) -> str:
@@ -297,16 +324,29 @@ def headline(rows: dict[str, Figures]) -> str:
         found = rows[f"step-{short(pattern)}"]
         lines.append((f"GPT-2 345M, {pattern}", f"{found['tokens_per_second_card']:,.0f}",
                       percent(found["hbm_useful_utilisation"]), f"`{found['row']}`"))
-    four = rows["batch-4-128"]
-    lines.append(("the same, dense A8, four sequences at once",
-                  f"{four['tokens_per_second_card']:,.0f}",
-                  percent(four["hbm_useful_utilisation"]), f"`{four['row']}`"))
+    if four := rows.get("batch-4-128"):
+        lines.append(("the same, dense A8, four sequences at once",
+                      f"{four['tokens_per_second_card']:,.0f}",
+                      percent(four["hbm_useful_utilisation"]), f"`{four['row']}`"))
     return table(("whole decode steps at 200 MHz", "tokens/s", "useful HBM rate", "command"),
                  lines).replace("---: |\n", "--- |\n", 1)
 
 
-def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds, *, long: bool) -> str:
-    """All of docs/benchmarks.md."""
+def speed(speeds: Speeds | None) -> str:
+    if speeds is None:
+        return ABSENT
+    return (f"On {speeds.machine}. The load was {speeds.load:.1f} when this part began: other work "
+            "on the machine makes these figures worse, and no others.\n\n"
+            + table(("what", "figure"), speeds.lines()))
+
+
+def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds | None, *,
+         long: bool) -> str:
+    """All of docs/benchmarks.md.
+
+    The rows of whole steps must be there; other parts say where theirs are not.
+    """
+    wanted = [row for row in wanted if row.name in rows]
     def values(name: str) -> str:
         every = dict.fromkeys(str(rows[row.name][name])[:12].rstrip() for row in wanted)
         return ", ".join(f"`{value}`" for value in every)
@@ -325,16 +365,15 @@ def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds, *, lon
         form="This is the long form." if long else
         "This is the short form: where it says so, the first layers stand for a model.",
         wide_mb=wide["hbm_bytes_per_token"] / 1e6, wide_limit=limit(wide), verdict=verdict,
-        steps=steps(rows), slow=SLOW, latency=latency(rows), few=FEW, more=MORE,
+        steps=steps(rows), slow=SLOW, latency=part(latency, rows), few=FEW, more=MORE,
         between=MORE - FEW,
         latency_layers="" if slow["full"] else f", {few} layers alone: the start of a pass, which "
         "pays the most, weighs more here than in a whole step",
-        patterns=patterns(rows), prefill=prefill(rows),
-        prefill_layers=rows["decode-a8"]["shape"]["layers"], batches=batches(rows),
+        patterns=part(patterns, rows), prefill=part(prefill, rows),
+        prefill_layers=24 if long else MORE, batches=part(batches, rows),
         shapes_note="Whole decode steps." if long else
         "Of the larger ones, a few layers; the start of the pass counts.",
-        shapes=shapes(rows), machine=speeds.machine, load=f"{speeds.load:.1f}",
-        speed=table(("what", "figure"), speeds.lines()),
+        shapes=part(shapes, rows), speed=speed(speeds),
         published=published(rows), commands="\n".join(rows[row.name]["row"] for row in wanted),
         runs=table(("run", "cycles", "equal to `sim`", "commit"), [
             (f"`{row.name}`", f"{rows[row.name]['cycles_total']:,}",

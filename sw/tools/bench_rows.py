@@ -97,6 +97,18 @@ def _kept(path: pathlib.Path, row: Row, head: str | None) -> dict[str, Any] | No
     return found if same else None
 
 
+def kept(wanted: Sequence[Row], folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Figures that are in ``folder``, of whatever commit, by the names of their rows."""
+    found = {}
+    for row in wanted:
+        path = folder / f"{row.name}.json"
+        if path.exists():
+            figures = json.loads(path.read_text(encoding="utf-8"))
+            if figures.get("row") == row.command:
+                found[row.name] = figures
+    return found
+
+
 def measure(row: Row, folder: pathlib.Path) -> dict[str, Any]:
     """The figures of a row: those in ``folder`` if they are of this commit, else measured now.
 
@@ -106,8 +118,8 @@ def measure(row: Row, folder: pathlib.Path) -> dict[str, Any]:
         The bench failed; what it said.
     """
     path = folder / f"{row.name}.json"
-    if kept := _kept(path, row, commit()):
-        return kept
+    if known := _kept(path, row, commit()):
+        return known
     part = path.with_suffix(".part")
     done = subprocess.run(
         [sys.executable, "-m", "heddle", "bench", *row.arguments, "--json", str(part)],

@@ -97,6 +97,15 @@ def _machine() -> str:
     return f"{os.cpu_count()} cores of {names[0] if names else 'an unknown processor'}"
 
 
+def kept_speeds(folder: pathlib.Path) -> Speeds | None:
+    """What was measured before, of whatever commit."""
+    path = folder / "speed.json"
+    if not path.exists():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return Speeds(**{name: value for name, value in known.items() if name != "commit"})
+
+
 def measure_speeds(folder: pathlib.Path, say: Callable[[str], None]) -> Speeds:
     """Measure, or take what was measured of an unchanged commit on this machine."""
     path, head = folder / "speed.json", commit()

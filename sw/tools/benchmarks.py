@@ -3,6 +3,7 @@
 
     python sw/tools/benchmarks.py           the short form, below a quarter of an hour on two cores
     python sw/tools/benchmarks.py --long    whole models everywhere: an hour
+    python sw/tools/benchmarks.py --kept    measures nothing: the page of what build/bench holds
 
 Every row is a process of `heddle bench` and leaves its figures in build/bench.  Exit status 1 if a
 run fails or a target is missed.
@@ -15,8 +16,8 @@ import sys
 import time
 
 from bench_page import headline, page, targets
-from bench_rows import measure_all, rows
-from bench_speed import measure_speeds
+from bench_rows import kept, measure_all, rows
+from bench_speed import kept_speeds, measure_speeds
 
 from heddle.errors import RunError
 
@@ -44,9 +45,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="whole models everywhere")
+    parser.add_argument("--kept", action="store_true",
+                        help="write the page of the figures in build/bench, whatever their commit")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT,
-                        help="checkout whose docs/benchmarks.md and README.md are written")
+    parser.add_argument("--rows", type=pathlib.Path, default=ROOT / "build/bench", metavar="DIR",
+                        help="where figures are kept (default: build/bench)")
     options = parser.parse_args()
     if options.jobs < 1:
         print(f"benchmarks: jobs must be at least 1, not {options.jobs}", file=sys.stderr)
@@ -56,17 +59,23 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - start:5.0f} s  {text}", flush=True)
 
-    folder, wanted = ROOT / "build/bench", rows(options.long)
+    folder, wanted = options.rows, rows(options.long)
     try:
-        speeds = measure_speeds(folder, say)     # alone: nothing beside it
-        found = measure_all(wanted, folder, options.jobs, say)
+        if options.kept:
+            speeds, found = kept_speeds(folder), kept(wanted, folder)
+            if missing := [row.command for row in wanted
+                           if row.name.startswith("step-") and row.name not in found]:
+                raise RunError(f"{folder} must have whole steps, but lacks {missing[0]}")
+        else:
+            speeds = measure_speeds(folder, say)     # alone: nothing beside it
+            found = measure_all(wanted, folder, options.jobs, say)
         text = page(wanted, found, speeds, long=options.long)
-        readme = options.output / "README.md"
+        readme = ROOT / "README.md"
         shown = renewed(readme.read_text(encoding="utf-8"), headline(found))
     except RunError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    (options.output / "docs/benchmarks.md").write_text(text, encoding="utf-8")
+    (ROOT / "docs/benchmarks.md").write_text(text, encoding="utf-8")
     readme.write_text(shown, encoding="utf-8")
     missed = [target for target in targets(found) if not target.good]
     for target in missed:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make bench``: its rows can be run, what it computes of them, and that the page is of them."""
 
+import dataclasses
 import json
+import pathlib
 
 import bench_page
 import bench_rows
+import bench_speed
+import benchmarks
 import pytest
 from bench_rows import Row, measure, measure_all, rows
 from bench_speed import Speeds
@@ -15,6 +19,7 @@ from heddle.errors import RunError, UserError
 from heddle.layout import Layout
 from heddle.prune import pattern_of
 
+ROOT = pathlib.Path(benchmarks.__file__).resolve().parents[2]
 TINY = ("--cards", "rtl:tiny", "--shape", "1:64:300", "--context", "3")
 
 
@@ -124,6 +129,36 @@ def test_the_page_says_what_was_measured(found):
     assert all(f"\n{row.command}\n" in text for row in rows())
 
 
+def test_parts_without_rows_say_so(found):
+    for name in ("batch-4-128", "prefill-a8", "layers-2-4-2"):
+        del found[name]
+    text = bench_page.page(rows(), found, None, long=False)
+    for part, there in (("Patterns", 0), ("Prefill", 0), ("Batches", 0), ("Other shapes", 1),
+                        ("Whole decode steps of GPT-2 345M", 1), ("Speed of the simulators", 0)):
+        below = text.partition(f"\n## {part}\n")[2].partition("\n## ")[0]
+        assert (bench_page.ABSENT in below) != there, part
+    assert "prefill-a8" not in text
+    named = {target.what for target in bench_page.targets(found)}
+    assert "prefill pass over decode step, A16" in named
+    assert not named & {"prefill pass over decode step, A8", "engine busy in prefill, A8",
+                        "2:4 over dense, of the ratio of bytes",
+                        "gain of a batch of 4, context 128"}
+    del found["batch-4-1023"]
+    found["batch-4-128"] = figures(110_000)
+    assert "| 1,023 |" not in bench_page.batches(found)
+
+
+def test_kept_figures_are_those_of_their_commands(tmp_path):
+    one, other = rows()[:2]
+    for row, command in ((one, one.command), (other, "heddle bench")):
+        (tmp_path / f"{row.name}.json").write_text(json.dumps({"row": command, "commit": "a+"}))
+    assert list(bench_rows.kept(rows(), tmp_path)) == [one.name]
+    assert bench_speed.kept_speeds(tmp_path) is None
+    (tmp_path / "speed.json").write_text(
+        json.dumps(dataclasses.asdict(SPEEDS) | {"commit": "a+"}))
+    assert bench_speed.kept_speeds(tmp_path) == SPEEDS
+
+
 @pytest.mark.cosim
 @pytest.mark.xdist_group("card tiny")
 def test_a_row_is_measured_once_a_commit(tmp_path, monkeypatch):
@@ -151,3 +186,22 @@ def test_a_row_that_fails_ends_it_all(tmp_path):
         measure_all([Row("sim", ("--cards", "sim:tiny", *TINY[2:]))], tmp_path, 2, lines.append)
     assert not lines
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_readme_has_a_place_for_figures():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = benchmarks.renewed(text, "FIGURES")
+    assert made.count("FIGURES") == 1
+    assert benchmarks.renewed(made, "other") == benchmarks.renewed(text, "other")
+    with pytest.raises(RunError, match="must have"):
+        benchmarks.renewed("nothing", "FIGURES")
+
+
+def test_the_page_in_docs_is_of_these_rows():
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    known = {row.command for row in (*rows(False), *rows(True))}
+    shown = {line for line in text.splitlines() if line.startswith("heddle bench ")}
+    assert shown, "run make bench"
+    assert shown <= known, "run make bench: docs/benchmarks.md has rows that are no more"
+    for pattern in ("dense", "2:4"):
+        assert f"heddle bench --shape gpt2-345m --pattern {pattern} --cache int8" in shown
