@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rtl_gen.spec.config import CardConfig
+
 from .bench import Meter, Workload, compare, fill_cache, store_hidden
 from .card import Card, CardSpec, Timed, open_cards, parse_cards
 from .errors import UserError
@@ -99,14 +101,7 @@ class Bench:
         heddle.card.CardError
             A card failed.
         """
-        spec, pruning = self.spec(), pattern_of(self.options.pattern or "dense")
-        layout = Layout(spec.config, self.shape, self.options, pruning)
-        if self.workload.positions > layout.context:
-            raise UserError(f"context and new tokens must fit the context of {layout.context}, "
-                            f"not need {self.workload.positions} positions")
-        if self.workload.batch > layout.sequences:
-            raise UserError(f"batch must be at most {layout.sequences} for this model and these "
-                            f"options on {spec.config.name}, not {self.workload.batch}")
+        spec, layout = self.spec(), self._layout(self.spec().config)
         names = list(dict.fromkeys((self.cards, f"{REFERENCE}:{spec.config.name}")))
         options = [{}, {}] if spec.backend == REFERENCE else [{**self.card_options, "say": say}, {}]
         with contextlib.ExitStack() as stack:
@@ -116,7 +111,7 @@ class Bench:
                 stack.callback(meters[-1].close)
             runtimes = [Runtime(meter, layout) for meter in meters]
             watch(runtimes[0])
-            source = RandomSource(self.shape, self.seed, pruning)
+            source = RandomSource(self.shape, self.seed, layout.pruning)
             for block in Images(layout, source).blocks(progress):
                 for runtime in runtimes:
                     runtime.load([block])
@@ -133,6 +128,30 @@ class Bench:
                 say("comparing")
                 compare((meters[0], meters[1]), (names[0], names[1]), layout)
             return self._figures(layout, meters[0], outcomes[0], equal=len(meters) == 2 or None)
+
+    def cost(self, card: Card) -> dict[str, Any]:
+        """Figures for JSON of the workload on a card that computes nothing, but counts cycles: it
+        is given no model.
+
+        Raises
+        ------
+        UserError
+            The model or the workload does not fit the card.
+        """
+        layout, meter = self._layout(card.config), Meter(card)
+        return self._figures(layout, meter, self._carry_out(meter, Runtime(meter, layout)), None)
+
+    def _layout(self, config: CardConfig) -> Layout:
+        """Where everything lies on such a card, or :class:`UserError` if it does not fit."""
+        layout = Layout(config, self.shape, self.options,
+                        pattern_of(self.options.pattern or "dense"))
+        if self.workload.positions > layout.context:
+            raise UserError(f"context and new tokens must fit the context of {layout.context}, "
+                            f"not need {self.workload.positions} positions")
+        if self.workload.batch > layout.sequences:
+            raise UserError(f"batch must be at most {layout.sequences} for this model and these "
+                            f"options on {config.name}, not {self.workload.batch}")
+        return layout
 
     def _carry_out(self, meter: Meter, runtime: Runtime) -> _Outcome:
         prefill: dict[str, int] = {}
@@ -159,7 +178,7 @@ class Bench:
         return {
             "text": None,
             "token_ids": outcome.tokens if work.batch > 1 else outcome.tokens[0],
-            "backend": parse_cards(self.cards).backend, "config": config.name, "cards": 1,
+            "backend": self.cards.partition(":")[0], "config": config.name, "cards": 1,
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
             "cache": self.options.cache, "context": work.context, "prompt": work.prompt,

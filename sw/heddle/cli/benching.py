@@ -56,7 +56,7 @@ def workload(context: int | None, prompt: int | None, new: int, batch: int, full
                     full=full or layers is None)
 
 
-def _tables(found: dict[str, Any]) -> None:
+def figures(found: dict[str, Any]) -> None:
     """Print figures for people."""
     def percent(name: str) -> str:
         value = found[name]
@@ -73,13 +73,20 @@ def _tables(found: dict[str, Any]) -> None:
         ("useful, of the nominal rate", percent("hbm_nominal_utilisation")),
         ("multipliers in use", percent("mac_utilisation")),
         *_prefill(found),
-        ("simulated cycles/s", figure(found["simulated_cycles_per_second"]))]))
+        *_times(found)]))
     if found["stall_cycles"]:
         cycles = found["cycles_total"]
         OUT.print()
         OUT.print(common.table(("the engine waited for", "cycles", "share"), [
             (cause, f"{count:,}", figure(100 * count / cycles, " %", 3))
             for cause, count in found["stall_cycles"].items()]))
+
+
+def _times(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows about time: the card's, if it was estimated, or the simulation's."""
+    if "milliseconds" in found:
+        return [("milliseconds of all", figure(found["milliseconds"], digits=5))]
+    return [("simulated cycles/s", figure(found["simulated_cycles_per_second"]))]
 
 
 def _prefill(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -144,7 +151,7 @@ def bench(
             progress=lambda done, total: bar.update(task, description=f"loading {done}/{total}"),
             say=lambda text: bar.update(task, description=text))
     common.write_json(json, {**found, "command": command_line(command)})
-    _tables(found)
+    figures(found)
     ERR.print("The results are those of the functional card, bit for bit." if found["equal_to_sim"]
               else "The functional card counts no cycles and has nothing to be compared with.",
               style="dim")

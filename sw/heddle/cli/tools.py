@@ -14,7 +14,8 @@ from ..errors import UserError
 
 GROUP = "heddle.tools"
 #: What commands are for, where the part is not loaded to ask it.
-_HELP = {"rtl": "Generate Verilog of a card or of one unit."}
+_HELP = {"estimate": "Estimate what a model of any shape costs on a card.",
+         "rtl": "Generate Verilog of a card or of one unit."}
 
 
 def _command(point: importlib.metadata.EntryPoint) -> Any:

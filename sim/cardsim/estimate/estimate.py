@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a workload on a card that need not exist."""
+
+from typing import Any
+
+from heddle.bench import Workload
+from heddle.measure import Bench
+from heddle.options import Options
+from heddle.shape import Shape
+from rtl_gen.spec.config import CardConfig
+
+from ..rtl.timing import Timing
+from .card import EstimatedCard
+
+#: Fields of a bench that say nothing of an estimate.
+_OTHERS = ("token_ids", "text", "equal_to_sim", "simulation_seconds", "simulated_cycles_per_second",
+           "write_beats")
+
+
+def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
+             options: Options | None = None, timing: Timing | None = None) -> dict[str, Any]:
+    """What ``heddle bench`` would measure, without simulating the card.
+
+    Parameters
+    ----------
+    config : CardConfig
+        Any, not only one that has a name.
+    shape : Shape
+    workload : Workload
+    options : Options, optional
+        Of the compiler: activations, cache, pattern.
+    timing : Timing, optional
+        Of the HBM model, with the clock.
+
+    Returns
+    -------
+    dict
+        The fields of ``heddle bench --json`` on cost, and ``milliseconds`` of the whole workload.
+
+    Raises
+    ------
+    heddle.errors.UserError
+        The model or the workload does not fit the card.
+    """
+    card = EstimatedCard(config, timing)
+    bench = Bench(cards=f"estimate:{config.name}", shape=shape, workload=workload,
+                  options=options or Options())
+    found = {name: value for name, value in bench.cost(card).items() if name not in _OTHERS}
+    return {**found, "milliseconds": found["cycles_total"] / (1000 * card.clock_mhz)}
