@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running maximum m and sum s of exp(x - m) over words of logits."""
+"""Running maximum m and sum s of exp(x - m) over words of logits, of several columns."""
 
 from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -7,17 +7,19 @@ from amaranth.lib.wiring import In, Out
 
 from ..common import Queue
 from ..emit import Leaf
-from ..fp32 import Add, Exp, Max, MaxTree, Mul, Tree
-from ..fp32.bits import nonfinite
+from ..fp32 import Add, AddUnsigned, Exp, Max, MaxTree, Mul, Pipe, UnsignedTree
+from ..fp32.bits import let, nonfinite
+from ..softmax.maxima import number
 
 _MINUS_INFINITY = 0xFF80_0000
 
 
 class LogSumExp(wiring.Component):
-    """Log-sum-exp over words, as docs/numerics.md defines it.
+    """Log-sum-exp over words, as docs/numerics.md defines it, of columns in any order.
 
-    A word's exponentials share ``width`` exp units, because a row of logits takes the memory longer
-    to bring than this needs.
+    A word's exponentials share ``width`` exp units: a row of logits takes the memory longer to
+    bring than this needs.  Words of several columns follow each other closer than those of one,
+    whose sum must be there before it goes on.
 
     Parameters
     ----------
@@ -25,91 +27,105 @@ class LogSumExp(wiring.Component):
         Logits of a word.
     width : int
         exp units; divides ``lanes``.
+    columns : int
 
     Members
     -------
     clear : ``In(1)``
-        The next word is the first.
-    i : ``In(stream.Signature({logits: lanes x 32, valid: lanes}))``
-        A word with at least one valid lane; one every :attr:`interval` cycles.
+        The next word of each column is its first.
+    i : ``In(stream.Signature({logits: lanes x 32, valid: lanes, column: number}))``
+        A word with at least one valid lane; one every :attr:`TURNS` cycles, and of a column every
+        :attr:`INTERVAL`.
     busy : ``Out(1)``
-        The last word is not in the sum yet.
-    maximum, sum : ``Out(32)``
+        The last word is not in its sum yet.
+    shown : ``In(number)``, maximum, sum : ``Out(32)``
+        Those of a column.
     nonfinite : ``Out(1)``
-        For a cycle: the maximum or the sum became infinite or NaN.
+        For a cycle: a maximum or a sum became infinite or NaN.
     """
 
     leaf_name = "log_sum_exp"
+    #: Cycles of one step of a running sum.
+    STEP = Mul.LATENCY + AddUnsigned.LATENCY
 
-    def __init__(self, *, lanes: int, width: int):
+    def __init__(self, *, lanes: int, width: int, columns: int):
         if width < 2 or lanes % width:
             raise ValueError(f"width must be at least 2 and divide {lanes}, not {width!r}")
-        self.lanes, self.width = lanes, width
+        self.lanes, self.width, self.columns = lanes, width, columns
         super().__init__({
             "clear": In(1),
             "i": In(stream.Signature(data.StructLayout({
-                "logits": data.ArrayLayout(32, lanes), "valid": lanes}))),
-            "busy": Out(1), "maximum": Out(32), "sum": Out(32), "nonfinite": Out(1)})
+                "logits": data.ArrayLayout(32, lanes), "valid": lanes,
+                "column": number(columns)}))),
+            "busy": Out(1), "shown": In(number(columns)), "maximum": Out(32), "sum": Out(32),
+            "nonfinite": Out(1)})
 
     @property
-    def interval(self) -> int:
-        """Cycles from word to word: the exp units' turns, or one step of the running sum."""
-        return max(self.lanes // self.width + 1, Mul.LATENCY + Add.LATENCY + 1)
+    def TURNS(self) -> int:
+        """Cycles of the exp units for a word: its parts, and the change of its maximum."""
+        return self.lanes // self.width + 1
+
+    @property
+    def INTERVAL(self) -> int:
+        """Cycles from word to word of one column."""
+        return max(self.TURNS, self.STEP + 1)
 
     def elaborate(self, platform):
         m = Module()
-        parts = self.lanes // self.width
+        pipe, parts = Pipe(m), self.lanes // self.width
 
-        def later(value, cycles):
-            for _ in range(cycles):
-                delayed = Signal.like(value, name="delayed")
-                m.d.sync += delayed.eq(value)
-                value = delayed
-            return value
+        def flag(value, cycles, name):
+            return pipe.delay(let(m, value, name), cycles, name, reset_less=False)
 
-        def named(value, shape, name):
-            signal = Signal(shape, name=name)
-            m.d.comb += signal.eq(value)
-            return signal
+        def later(value, cycles, name):
+            return pipe.delay(let(m, value, name), cycles, name)
 
-        # Words come at fixed intervals, so that every later step is a fixed delay.
-        gap = Signal(range(self.interval))
-        fresh = Signal(init=1)
-        m.d.comb += self.i.ready.eq(gap == 0)
-        start = named(self.i.valid & self.i.ready, 1, "start")
-        m.d.sync += gap.eq(Mux(start, self.interval - 1, Mux(gap == 0, 0, gap - 1)))
+        # Every step is a fixed time after the word was taken.
+        columns = range(self.columns)
+        gap = Signal(range(self.TURNS))
+        rest = Array(Signal(range(self.INTERVAL), name=f"rest_{c}") for c in columns)
+        fresh = Array(Signal(name=f"fresh_{c}", init=1) for c in columns)
+        column, start = self.i.p.column, Signal()
+        m.d.comb += [self.i.ready.eq((gap == 0) & (rest[column] == 0)),
+                     start.eq(self.i.valid & self.i.ready)]
+        for count in (gap, *rest):
+            with m.If(count != 0):
+                m.d.sync += count.eq(count - 1)
         with m.If(start):
-            m.d.sync += fresh.eq(0)
+            m.d.sync += [gap.eq(self.TURNS - 1), rest[column].eq(self.INTERVAL - 1),
+                         fresh[column].eq(0)]
         with m.Elif(self.clear):
-            m.d.sync += fresh.eq(1)
+            m.d.sync += [one.eq(1) for one in fresh]
 
         # The maximum of the word, then of the row up to it.
         m.submodules.top = top = Leaf(MaxTree(self.lanes))
         m.submodules.larger = larger = Leaf(Max())
-        m.d.comb += [top.en.eq(1), larger.en.eq(1), larger.a.eq(self.maximum), larger.b.eq(top.o)]
+        maxima = Array(Signal(32, name=f"maximum_{c}", reset_less=True) for c in columns)
         m.d.comb += [top.i[k].eq(Mux(self.i.p.valid[k], self.i.p.logits[k], _MINUS_INFINITY))
                      for k in range(self.lanes)]
         deep = top.component.LATENCY + Max.LATENCY
-        feed = later(start, deep)
-        first = later(named(start & fresh, 1, "first"), deep)
-        own = later(named(top.o, 32, "own"), Max.LATENCY)
-        maximum = named(Mux(first, own, larger.o), 32, "maximum_now")
-        m.submodules.words = words = Queue(
-            self.i.p.shape(), depth=max(3, deep // self.interval + 2))
+        compared = later(column, top.component.LATENCY, "compared")
+        m.d.comb += [top.en.eq(1), larger.en.eq(1), larger.a.eq(maxima[compared]),
+                     larger.b.eq(top.o)]
+        feed = flag(start, deep, "feed")
+        first = later(fresh[column], deep, "first")
+        fed = pipe(compared, "fed")
+        maximum = let(m, Mux(first, later(top.o, Max.LATENCY, "own"), larger.o), "maximum_now")
+        m.submodules.words = words = Queue(self.i.p.shape(), depth=deep + 2)
         m.d.comb += [words.i.payload.eq(self.i.p), words.i.valid.eq(start), words.o.ready.eq(feed)]
 
         # Its exponentials, part by part, and that of the change of the maximum on the first unit.
         word = Signal.like(self.i.p, reset_less=True)
-        before = Signal(32, reset_less=True)
-        part, feeding, row_start = Signal(range(parts + 1)), Signal(), Signal()
+        before, now = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        part, feeding, row_start = Signal(range(parts + 1)), Signal(), Signal(reset_less=True)
         with m.If(feed):
-            m.d.sync += [word.eq(words.o.payload), before.eq(self.maximum),
-                         self.maximum.eq(maximum), part.eq(0), feeding.eq(1), row_start.eq(first)]
+            m.d.sync += [word.eq(words.o.payload), before.eq(maxima[fed]), now.eq(maximum),
+                         maxima[fed].eq(maximum), part.eq(0), feeding.eq(1), row_start.eq(first)]
         with m.Elif(part == parts):
             m.d.sync += feeding.eq(0)
         with m.Else():
             m.d.sync += part.eq(part + 1)
-        turn = named(part == parts, 1, "turn")
+        turn = let(m, part == parts, "turn")
         logits = Array(Cat(*(word.logits[p * self.width + k] for k in range(self.width)))
                        for p in range(parts))
         masks = Array(word.valid[p * self.width:(p + 1) * self.width] for p in range(parts))
@@ -119,48 +135,50 @@ class LogSumExp(wiring.Component):
             m.submodules[f"exp_{k}"] = exp = Leaf(Exp())
             value = logits[part].word_select(k, 32)
             m.d.comb += [sub.en.eq(1), sub.a.eq(Mux(turn, before, value) if k == 0 else value),
-                         sub.b.eq(self.maximum ^ (1 << 31)), exp.en.eq(1), exp.a.eq(sub.o)]
+                         sub.b.eq(now ^ (1 << 31)), exp.en.eq(1), exp.a.eq(sub.o)]
             exps.append(exp)
-        m.submodules.low = low = Leaf(Tree(self.width))
-        mask = later(named(masks[part], self.width, "mask"), Add.LATENCY + Exp.LATENCY)
+        m.submodules.low = low = Leaf(UnsignedTree(self.width))
+        mask = later(masks[part], Add.LATENCY + Exp.LATENCY, "mask")
         m.d.comb += low.en.eq(1)
         m.d.comb += [low.i[k].eq(Mux(mask[k], exps[k].o, 0)) for k in range(self.width)]
 
         # The parts' sums are leaves of the word's tree; the last part completes it.
         run = Add.LATENCY + Exp.LATENCY + low.component.LATENCY
-        arrived = later(named(feeding & ~turn, 1, "fed"), run)
-        last = later(named(feeding & (part == parts - 1), 1, "fed_last"), run)
+        arrived = flag(feeding & ~turn, run, "arrived")
+        last_part = let(m, feeding & (part == parts - 1), "last_part")
         sums = Signal(data.ArrayLayout(32, parts), reset_less=True)
         with m.If(arrived):
             m.d.sync += sums.eq(Cat(sums, low.o)[32:] if parts > 1 else low.o)
-        tail = 1
-        total = sums[0]
+        tail, total = 1, sums[0]
         if parts > 1:
-            m.submodules.high = high = Leaf(Tree(parts))
+            m.submodules.high = high = Leaf(UnsignedTree(parts))
             m.d.comb += high.en.eq(1)
             m.d.comb += [high.i[p].eq(sums[p]) for p in range(parts)]
             tail, total = 1 + high.component.LATENCY, high.o
 
         # s = s * factor + total; the factor left its unit earlier and waits for the total.
         m.submodules.scale = scale = Leaf(Mul())
-        m.submodules.add = add = Leaf(Add())
-        factor = later(named(exps[0].o, 32, "factor"), low.component.LATENCY + tail - 1)
-        summed = later(last, tail)
-        begins = later(named(feeding & (part == parts - 1) & row_start, 1, "begins"), run + tail)
+        m.submodules.add = add = Leaf(AddUnsigned())
+        running = Array(Signal(32, name=f"sum_{c}", reset_less=True) for c in columns)
+        summed = flag(last_part, run + tail, "summed")
+        begins = later(row_start, run + tail, "begins")
+        summing = later(word.column, run + tail, "summing")
         m.d.comb += [
-            scale.en.eq(1), scale.a.eq(self.sum), scale.b.eq(factor),
-            add.en.eq(1), add.a.eq(scale.o),
-            add.b.eq(later(named(total, 32, "total"), Mul.LATENCY))]
-        step = Mul.LATENCY + Add.LATENCY
-        complete = later(summed, step)
-        alone = later(named(Mux(begins, total, 0), 32, "alone"), step)
-        begun = later(begins, step)
+            scale.en.eq(1), scale.a.eq(running[summing]),
+            scale.b.eq(later(exps[0].o, low.component.LATENCY + tail - 1, "factor")),
+            add.en.eq(1), add.a.eq(scale.o), add.b.eq(later(total, Mul.LATENCY, "total"))]
+        complete = flag(summed, self.STEP, "complete")
+        alone = later(total, self.STEP, "alone")
+        result = let(m, Mux(later(begins, self.STEP, "begun"), alone, add.o), "result")
+        completed = later(summing, self.STEP, "completed")
         with m.If(complete):
-            m.d.sync += self.sum.eq(Mux(begun, alone, add.o))
-        check = later(complete, 1)
-        m.d.comb += self.nonfinite.eq(check & (nonfinite(self.sum) | nonfinite(self.maximum)))
+            m.d.sync += running[completed].eq(result)
+        m.d.comb += [self.maximum.eq(maxima[self.shown]), self.sum.eq(running[self.shown])]
 
-        flying = Signal(range(16))
+        check = flag(complete, 1, "check")
+        m.d.sync += self.nonfinite.eq(
+            (feed & nonfinite(maximum)) | (complete & nonfinite(result)))
+        flying = Signal(range(64))
         m.d.sync += flying.eq(flying + start - check)
         m.d.comb += self.busy.eq(flying != 0)
         return m

@@ -14,7 +14,7 @@ from ..vector.scratchpad import read_port
 from .candidates import TOKEN_BITS, Candidates
 from .logsum import LogSumExp
 
-#: exp units of a column of a wide card; a block's word takes ``lanes / EXP_UNITS`` cycles of them.
+#: exp units for each column that a card has; all of them work on one word.
 EXP_UNITS = 4
 
 
@@ -52,132 +52,121 @@ class Sampler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes, tokens = self.config.vector_lanes, self.config.tokens
-        best, logsum = [], []
-        for c in range(tokens):
-            m.submodules[f"candidates_{c}"] = candidates = Leaf(Candidates(
-                lanes=lanes, depth=self.config.top_k))
-            m.submodules[f"logsum_{c}"] = total = Leaf(LogSumExp(
-                lanes=lanes, width=min(lanes, EXP_UNITS)))
-            best.append(candidates)
-            logsum.append(total)
+        m.submodules.candidates = best = Leaf(Candidates(
+            lanes=lanes, depth=self.config.top_k, columns=tokens))
+        m.submodules.logsum = logsum = Leaf(LogSumExp(
+            lanes=lanes, width=min(lanes, EXP_UNITS * tokens), columns=tokens))
 
         job = Signal(layouts.JOB, reset_less=True)
         fields = layouts.view("SAMPLE", job.word)
-        index = Signal(12)
-        line = Signal(16)               # where the first column's word lies
-        left = Signal(17)               # logits of the block not yet read
-        token = Signal(TOKEN_BITS)      # of lane 0
-        words = [Signal(layouts.word(self.config), name=f"word_{c}", reset_less=True)
-                 for c in range(tokens)]
-        valid = Signal(lanes, reset_less=True)
-        active = Signal(tokens)                 # the instruction's columns
-        alone = Signal()                        # there is one; only then there is a target
         target, target_logit = Signal(32), Signal(32)
-        # The word was taken by the column's list, by its sum.
-        ranked, summed = Signal(tokens), Signal(tokens)
+        alone = Signal()                        # one column: only then there is a target
+        with m.If(job.target_valid & alone):
+            m.d.sync += target.eq(job.target)
+
+        # Words are read column by column, ahead of those who take them: the memory shows one until
+        # the next is read.
+        column, row = Signal.like(best.shown), Signal(12)
+        line, address = Signal(16), Signal(16)      # of the row's first word, of the word
+        asking, there, full = Signal(), Signal(), Signal()
+        move, leave = Signal(), Signal()
+        last_column, last_row = Signal(), Signal()
+        m.d.comb += [
+            self.read.addr.eq(address), self.read.en.eq(asking & (~there | move)),
+            move.eq(there & (~full | leave)),
+            last_column.eq(column + 1 == fields.columns), last_row.eq(row + 1 == fields.words)]
+        with m.If(self.read.en):
+            m.d.sync += [column.eq(column + 1), address.eq(address + fields.stride)]
+            with m.If(last_column):
+                m.d.sync += [column.eq(0), row.eq(row + 1), address.eq(line + 1), line.eq(line + 1)]
+                with m.If(last_row):
+                    m.d.sync += asking.eq(0)
+        with m.If(self.read.en):
+            m.d.sync += there.eq(1)
+        with m.Elif(move):
+            m.d.sync += there.eq(0)
+        shown_column, shown_last = Signal.like(column), Signal()    # of the word that is shown
+        with m.If(self.read.en):
+            m.d.sync += [shown_column.eq(column), shown_last.eq(last_column)]
+
+        # The word at hand; its column, its first token, and how many logits there are from it on.
+        word = Signal(layouts.word(self.config), reset_less=True)
+        valid = Signal(lanes, reset_less=True)
+        of, token, next_token = Signal.like(column), Signal(TOKEN_BITS), Signal(TOKEN_BITS)
+        left = Signal(17)
+        ranked, summed = Signal(), Signal()     # taken by the list, by the sum
+        with m.If(move):
+            m.d.sync += [
+                word.eq(self.read.data), of.eq(shown_column), token.eq(next_token),
+                valid.eq(Cat(left > k for k in range(lanes))), full.eq(1),
+                ranked.eq(0), summed.eq(0)]
+            with m.If(shown_last):
+                m.d.sync += [next_token.eq(next_token + lanes), left.eq(left - lanes)]
+        with m.Elif(leave):
+            m.d.sync += full.eq(0)
+        with m.If(full & ~leave):
+            m.d.sync += [ranked.eq(ranked | best.i.ready), summed.eq(summed | logsum.i.ready)]
+        m.d.comb += [
+            leave.eq(full & (ranked | best.i.ready) & (summed | logsum.i.ready)),
+            best.i.valid.eq(full & ~ranked), logsum.i.valid.eq(full & ~summed),
+            best.i.p.logits.eq(word), best.i.p.valid.eq(valid), best.i.p.token.eq(token),
+            best.i.p.column.eq(of), logsum.i.p.logits.eq(word), logsum.i.p.valid.eq(valid),
+            logsum.i.p.column.eq(of)]
+
+        flagged = Signal()
+        m.d.sync += flagged.eq(full & Cat(
+            valid[k] & nonfinite(word[k]) for k in range(lanes)).any())
+        m.d.comb += self.nonfinite.eq(flagged | logsum.nonfinite)
+        lane, place_of = Signal(32), range(lanes)
+        m.d.comb += lane.eq(target - token)
+        lane_index = lane[:len(place_of).bit_length() - 1]
+        with m.If(full & job.target_valid & alone & (lane < lanes) & Array(valid)[lane_index]):
+            m.d.sync += target_logit.eq(Array(word[k] for k in place_of)[lane_index])
+
+        # Records, one column after the other.
         beat_words = self.config.beat_bytes // 4
         place = Signal(range(len(registers.RESULT) + 2 * self.config.top_k + beat_words))
-        pair = Signal(range(self.config.top_k + 1))
-
-        for c in range(tokens):
-            m.d.comb += [
-                best[c].i.p.logits.eq(words[c]), best[c].i.p.valid.eq(valid),
-                best[c].i.p.token.eq(token), best[c].index.eq(pair),
-                logsum[c].i.p.logits.eq(words[c]), logsum[c].i.p.valid.eq(valid)]
-
-        # Words come column by column, a cycle after they were asked for.
-        column, asked = Signal(range(tokens)), Signal(range(tokens))
-        final = Signal()
-        address, fetched = Signal(16), Signal()
-        m.d.comb += [self.read.addr.eq(address), final.eq(column + 1 == fields.columns)]
-        m.d.sync += [fetched.eq(self.read.en), asked.eq(column)]
-        for c, word in enumerate(words):
-            with m.If(fetched & (asked == c)):
-                m.d.sync += word.eq(self.read.data)
-
+        record_of, last_record = Signal.like(column), Signal()
+        m.d.comb += [best.shown.eq(record_of), logsum.shown.eq(record_of),
+                     last_record.eq(record_of + 1 == fields.columns)]
         chosen = Signal(TOKEN_BITS)
         m.d.comb += self.sampled.token.eq(chosen)
-        flagged = Signal(tokens)
-        m.d.sync += flagged.eq(0)
-        m.d.comb += self.nonfinite.eq(
-            flagged.any() | Cat(total.nonfinite for total in logsum).any())
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.job.ready.eq(1)
                 start = layouts.view("SAMPLE", self.job.p.word)
-                m.d.sync += [column.eq(0), place.eq(0), pair.eq(0)]
+                m.d.sync += [column.eq(0), row.eq(0), record_of.eq(0)]
                 with m.If(self.job.valid):
                     m.d.sync += [
-                        job.eq(self.job.p), index.eq(0), left.eq(start.count),
-                        token.eq(start.token), line.eq(start.a), address.eq(start.a),
-                        alone.eq(start.columns == 1),
-                        active.eq(Cat(start.columns > c for c in range(tokens)))]
+                        job.eq(self.job.p), left.eq(start.count), next_token.eq(start.token),
+                        line.eq(start.a), address.eq(start.a), asking.eq(1),
+                        alone.eq(start.columns == 1)]
                     with m.If(start.first):
-                        m.d.comb += [one.clear.eq(1) for one in (*best, *logsum)]
+                        m.d.comb += [best.clear.eq(1), logsum.clear.eq(1)]
                         m.d.sync += [target.eq(registers.NO_TARGET), target_logit.eq(0)]
-                    m.next = "read"
-            with m.State("read"):
-                m.d.comb += self.read.en.eq(1)
-                m.d.sync += [column.eq(column + 1), address.eq(address + fields.stride)]
-                with m.If(job.target_valid & alone):
-                    m.d.sync += target.eq(job.target)
-                with m.If(final):
-                    m.d.sync += [column.eq(0), address.eq(line + 1), line.eq(line + 1)]
-                    m.next = "fetch"
-            with m.State("fetch"):
-                m.d.sync += [
-                    ranked.eq(~active), summed.eq(~active),
-                    [valid[k].eq(left > k) for k in range(lanes)]]
-                m.next = "word"
-            with m.State("word"):
-                for c, word in enumerate(words):
-                    m.d.sync += flagged[c].eq(active[c] & Cat(
-                        valid[k] & nonfinite(word[k]) for k in range(lanes)).any())
-                    m.d.comb += [best[c].i.valid.eq(~ranked[c]), logsum[c].i.valid.eq(~summed[c])]
-                    with m.If(best[c].i.ready):
-                        m.d.sync += ranked[c].eq(1)
-                    with m.If(logsum[c].i.ready):
-                        m.d.sync += summed[c].eq(1)
-                lane = Signal(32)
-                m.d.comb += lane.eq(target - token)
-                with m.If(job.target_valid & alone & (lane < lanes)):
-                    with m.If(Array(valid)[lane[:(lanes - 1).bit_length()]]):
-                        m.d.sync += target_logit.eq(Array(
-                            words[0][k] for k in range(lanes))[lane[:(lanes - 1).bit_length()]])
-                with m.If(Cat((ranked[c] | best[c].i.ready) & (summed[c] | logsum[c].i.ready)
-                              for c in range(tokens)).all()):
-                    m.d.sync += [
-                        index.eq(index + 1), token.eq(token + lanes), left.eq(left - lanes)]
-                    m.next = "read"
-                    with m.If(index + 1 == fields.words):
-                        m.next = "drain"
-            with m.State("drain"):
-                with m.If(~Cat(total.busy for total in logsum).any()):
+                    m.next = "words"
+            with m.State("words"):
+                with m.If(~asking & ~there & ~full & ~logsum.busy):
                     m.next = "done"
                     with m.If(fields.last):
-                        m.next = "record"
+                        m.next = "show"
+            with m.State("show"):
+                m.d.comb += best.show.eq(1)
+                m.d.sync += place.eq(0)
+                m.next = "shown"
+            with m.State("shown"):      # a cycle later: Candidates.SHOW is 2
+                m.next = "record"
             with m.State("record"):
-                shown = {name: Signal(len(getattr(one, name)), name=f"shown_{name}")
-                         for one, names in ((best[0], ("token", "logit", "present")),
-                                            (logsum[0], ("maximum", "sum"))) for name in names}
-                with m.Switch(column):
-                    for c in range(tokens):
-                        with m.Case(c):
-                            m.d.comb += [
-                                shown["token"].eq(best[c].token), shown["logit"].eq(best[c].logit),
-                                shown["present"].eq(best[c].present),
-                                shown["maximum"].eq(logsum[c].maximum),
-                                shown["sum"].eq(logsum[c].sum)]
                 values = {
-                    "token": shown["token"], "logit": shown["logit"], "max": shown["maximum"],
-                    "sum": shown["sum"], "target": target, "target_logit": target_logit,
+                    "token": best.token, "logit": best.logit, "max": logsum.maximum,
+                    "sum": logsum.sum, "target": target, "target_logit": target_logit,
                     "step": job.step, "position": job.pos}
                 head = len(registers.RESULT)
                 # Other columns' records go on with zeros to the end of the beat.
                 ends = Signal()
                 m.d.comb += [
                     self.record.valid.eq(1), ends.eq(place >= head - 1 + (fields.k << 1)),
-                    self.record.p.last.eq(ends & final)]
+                    self.record.p.last.eq(ends & last_record)]
                 with m.Switch(place):
                     for k, name in enumerate(registers.RESULT):
                         with m.Case(k):
@@ -185,19 +174,19 @@ class Sampler(wiring.Component):
                     with m.Default():
                         with m.If(place < head + (fields.k << 1)):
                             m.d.comb += self.record.p.word.eq(Mux(
-                                place[0], Mux(shown["present"], shown["logit"], 0),
-                                Mux(shown["present"], shown["token"], registers.NO_TARGET)))
+                                place[0], Mux(best.present, best.logit, 0),
+                                Mux(best.present, best.token, registers.NO_TARGET)))
                 with m.If(self.record.ready):
                     m.d.sync += place.eq(place + 1)
-                    with m.If((place >= head) & place[0]):
-                        m.d.sync += pair.eq(pair + 1)
+                    m.d.comb += best.next.eq((place >= head) & place[0])
                     with m.If(self.record.p.last):
                         m.d.comb += self.sampled.valid.eq(1)
                         m.next = "done"
                     with m.Elif(ends & place[:beat_words.bit_length() - 1].all()):
-                        m.d.sync += [column.eq(column + 1), place.eq(0), pair.eq(0)]
-                with m.If((place == 0) & (column == 0)):
-                    m.d.sync += chosen.eq(best[0].token)
+                        m.d.sync += record_of.eq(record_of + 1)
+                        m.next = "show"
+                with m.If((place == 0) & (record_of == 0)):
+                    m.d.sync += chosen.eq(best.token)
             with m.State("done"):
                 m.d.comb += [self.done.valid.eq(1), self.done.signal.eq(fields.signal)]
                 m.next = "idle"

@@ -121,13 +121,13 @@ async def records_equal_the_reference(dut: Any, stall: float, hold: float) -> No
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-async def columns_take_no_longer(dut: Any) -> None:
+async def columns_share_the_exp_units(dut: Any) -> None:
     card = config()
     memory = np.zeros((SCRATCHPAD, card.vector_lanes), np.float32)     # later ones enter no list
     await reset(dut)
     serve(dut, "read", memory)
     done, cycles = watch(dut, "done"), {}
-    for columns in (1, card.tokens):
+    for columns in range(1, card.tokens + 1):
         word = isa.encode("SAMPLE", words=100, count=100 * card.vector_lanes, first=1,
                           columns=columns, stride=100)
         await exchange(dut, {"s_axis_job": [job(word)]}, {}, 0, "rate")
@@ -136,5 +136,9 @@ async def columns_take_no_longer(dut: Any) -> None:
             await RisingEdge(dut.aclk)
             cycles[columns] += 1
         done.clear()
-    # Reading the columns one after another shows only while the lists fill.
-    assert cycles[card.tokens] <= 1.05 * cycles[1], cycles
+    # docs/units/sampler.md; besides, each list fills, and the last word has a way to go.
+    lanes = card.vector_lanes
+    turns = lanes // min(lanes, 4 * card.tokens) + 1
+    for columns, found in cycles.items():
+        pace = 100 * max(8, turns * columns)
+        assert pace - 8 <= found <= pace + 60 + 40 * columns, cycles
