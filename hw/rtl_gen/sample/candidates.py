@@ -42,8 +42,8 @@ class Candidates(wiring.Component):
     clear : ``In(1)``
         Forget all.
     i : ``In(stream.Signature({logits: lanes x 32, valid: lanes, token: 20, column: number}))``
-        A word; ``token`` is that of lane 0.  Taken when all its lanes are in their place: one cycle
-        to begin, two per lane that enters the list, one to end.
+        A word; ``token`` is that of lane 0.  Taken when all its lanes are in their place: two
+        cycles to look at it, two per lane that enters the list.
     show : ``In(1)``, shown : ``In(number(columns))``
         Bring a column's list to the outputs, :attr:`SHOW` cycles later; only while ``i`` is idle.
     next : ``In(1)``
@@ -85,8 +85,9 @@ class Candidates(wiring.Component):
         fetched_blank = Signal()
         m.d.sync += [changed.eq(0), fetched_blank.eq(blank[lists.read_addr])]
 
-        # Lanes of the word that are not yet looked at and beat the end of the list: by their logit,
-        # or with the same one by their token.
+        # Lanes of the word that beat the end of the list: by their logit, or with the same one by
+        # their token.  They are put in their place one after the other; one that no longer beats
+        # the list by then is better than none of its entries.
         here = Signal()
         m.d.comb += here.eq(known & (owner == column))
         last = Signal(RANK)
@@ -98,8 +99,8 @@ class Candidates(wiring.Component):
             earlier.eq(Mux(ahead < 0, 0, Mux(ahead > self.lanes, self.lanes, ahead)))]
         keys = [Signal(32, name=f"key_{k}") for k in range(self.lanes)]
         m.d.comb += [bits.eq(key(logit)) for bits, logit in zip(keys, self.i.p.logits, strict=True)]
-        seen, beats = Signal(self.lanes), Signal(self.lanes)
-        looked = Signal()       # `beats` belongs to the word at `i` and the list as it is
+        beats, left = Signal(self.lanes), Signal(self.lanes)
+        looked = Signal()       # `beats` belongs to the word at `i`
         better = Signal(self.depth)
         chosen, lane = Signal(range(self.lanes)), Signal(range(self.lanes))
         new = Signal(width)
@@ -107,33 +108,37 @@ class Candidates(wiring.Component):
         for k in reversed(range(self.lanes)):
             with m.If(beats[k]):
                 m.d.comb += chosen.eq(k)
+        m.d.comb += left.eq(beats & (beats - 1))    # without the lowest
 
         fetch, insert, showing = Signal(), Signal(), Signal()
         m.d.sync += showing.eq(self.show)
         with m.FSM():
             with m.State("look"):
                 m.d.sync += beats.eq(Cat(
-                    self.i.p.valid[k] & ~seen[k]
-                    & (Cat(earlier > k, keys[k], 1) > Cat(Const(0, 1), last.key, last.present))
+                    self.i.p.valid[k] & (Cat(earlier > k, keys[k], 1) >
+                                         Cat(Const(0, 1), last.key, last.present))
                     for k in range(self.lanes)))
                 m.d.sync += looked.eq(self.i.valid)
                 with m.If(looked):
                     m.d.sync += looked.eq(0)
                     with m.If(beats.any()):
-                        m.d.sync += [lane.eq(chosen), owner.eq(column), known.eq(1)]
+                        m.d.sync += [
+                            lane.eq(chosen), beats.eq(left), owner.eq(column), known.eq(1)]
                         m.d.comb += fetch.eq(~here)
                         m.next = "compare"
                     with m.Else():
                         m.d.comb += self.i.ready.eq(1)
-                        m.d.sync += seen.eq(0)
             with m.State("compare"):
-                m.d.sync += [better.eq(Cat(new > old for old in rank)),
-                             seen.eq(seen | (1 << lane))]
+                m.d.sync += better.eq(Cat(new > old for old in rank))
                 m.next = "insert"
             with m.State("insert"):
                 m.d.comb += insert.eq(1)
-                m.d.sync += changed.eq(1)
-                m.next = "look"
+                m.d.sync += [changed.eq(1), lane.eq(chosen), beats.eq(left)]
+                with m.If(beats.any()):
+                    m.next = "compare"
+                with m.Else():
+                    m.d.comb += self.i.ready.eq(1)
+                    m.next = "look"
         with m.If(self.clear):
             m.d.sync += [*(one.eq(1) for one in blank), *(one.eq(0) for one in least)]
         with m.If(self.clear | self.show):
