@@ -18,6 +18,8 @@ from tests.rtl.verilated import Model
 #: The smallest one besides, whose every size differs.
 TWO = dataclasses.replace(TINY, name="two", channels=2, vector_lanes=2, tokens=2, heads=7)
 CONFIGS = {config.name: config for config in (TINY, TWO)}
+#: One whose words take the shared functions several cycles.
+WIDE = dataclasses.replace(TINY, name="wide", channels=8, vector_lanes=8)
 #: Cycles from a QUANT, at its last word, to the first word in the planes.
 QUANT_LATENCY = 20
 pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("vector")]
@@ -33,7 +35,8 @@ def models(build_root):
 
     def model(name):
         if name not in built:
-            built[name] = Model(VectorBench(CONFIGS[name]), f"vector_{name}", build_root)
+            config = (CONFIGS | {"wide": WIDE})[name]
+            built[name] = Model(VectorBench(config), f"vector_{name}", build_root)
         return built[name]
     return model
 
@@ -81,6 +84,20 @@ def test_functions_of_vector(models, fn, stall):
     script.run("VECTOR", fn=fn, a=10, b=20, dst=10, words=30, s=3)      # in place
     script.read(10, 30)
     check(models("tiny"), script, stall=stall, seed=seed, cycles=60_000)
+
+
+def test_functions_take_turns(models):
+    """exp and gelu of several words, each in two parts, and what follows them."""
+    script = Script(WIDE)
+    script.load(0, anything(random.Random("turns"), WIDE, 40))
+    for k, fn in enumerate((VectorFn.EXP, VectorFn.GELU_ERF, VectorFn.ADD, VectorFn.GELU_TANH)):
+        script.run("VECTOR", fn=fn, a=k, b=7, dst=40 + 30 * k, words=30)
+    script.read(40, 120)
+    # Two cycles a word, and one; the way through units and queues besides.
+    run = check(models("wide"), script, stall=0.0, seed="turns", cycles=2_000)
+    done = run.cycles["ended"]
+    assert int(done[1] - done[0]) == 2 * 30 + 24
+    assert int(done[2] - done[1]) == 30 + 17
 
 
 def random_script(config, seed: str, count: int, *, wild: bool) -> Script:

@@ -30,6 +30,8 @@ class Issue(wiring.Component):
     words, sums, results, kept : int
         Words that may be on their way through the quantiser, to the chain of sums, to the
         scratchpad; that are kept for a second pass.
+    interval : int
+        Cycles that the shared functions take for a word.
 
     Members
     -------
@@ -51,8 +53,9 @@ class Issue(wiring.Component):
     job: stream.Interface
     entry: stream.Interface
 
-    def __init__(self, config: CardConfig, *, words: int, sums: int, results: int, kept: int):
-        self.config = config
+    def __init__(self, config: CardConfig, *, words: int, sums: int, results: int, kept: int,
+                 interval: int):
+        self.config, self.interval = config, interval
         self.words, self.sums, self.results, self.kept = words, sums, results, kept
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)),
@@ -164,6 +167,13 @@ class Issue(wiring.Component):
             count = Signal(range(limit + 1), init=limit, name=f"room_for_{name}")
             m.d.sync += count.eq(count - (go & wanted) + left)
             leaves.append(~wanted | (count != 0))
+        # Functions take a word in several cycles.
+        busy = Signal(range(max(2, self.interval)))
+        with m.If(go & used.function):
+            m.d.sync += busy.eq(self.interval - 1)
+        with m.Elif(busy != 0):
+            m.d.sync += busy.eq(busy - 1)
+        leaves.append(~used.function | (busy == 0))
         m.d.comb += [
             go.eq(active & Cat(leaves).all()), last.eq(current.words == 1),
             move.eq(loaded & (~active | (go & last)))]

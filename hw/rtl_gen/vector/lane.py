@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..emit import Leaf
-from ..fp32 import Add, Exp, Gelu, Max, Mul
+from ..fp32 import Add, Max, Mul
 from .delay import delay
 from .peak import limited
 
@@ -23,14 +23,11 @@ OP = data.StructLayout({
     "maximum": 1,       # result = max(a, b)
     "fold": 1,          # peak = max(peak, a)
     "first": 1,         # peak starts anew
-    "exp": 1,           # result = exp(a)
-    "gelu": 1,          # result = gelu(a)
-    "erf": 1,           # of the second form
 })
 
 
 class VectorLane(wiring.Component):
-    """Multiply, add, square, maximum, exp and gelu, an element every cycle, never stalling.
+    """Multiply, add, square and maximum, an element every cycle, never stalling.
 
     Members
     -------
@@ -51,7 +48,7 @@ class VectorLane(wiring.Component):
 
     PRODUCT = 1 + Mul.LATENCY
     TERM = PRODUCT + Add.LATENCY + Mul.LATENCY
-    LATENCY = 1 + Gelu.LATENCY
+    LATENCY = PRODUCT + Add.LATENCY
     leaf_name = "vector_lane"
 
     def __init__(self) -> None:
@@ -62,17 +59,16 @@ class VectorLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        units = (("multiplier", Mul()), ("adder", Add()), ("squarer", Mul()), ("maximum", Max()),
-                 ("exponential", Exp()), ("gelu", Gelu((0, 1))))
+        units = (("multiplier", Mul()), ("adder", Add()), ("squarer", Mul()), ("maximum", Max()))
         for name, unit in units:
             m.submodules[name] = Leaf(unit)
-        multiplier, adder, squarer, maximum, exponential, gelu = (unit for _, unit in units)
+        multiplier, adder, squarer, maximum = (unit for _, unit in units)
 
         a, b, s = (delay(m, port, 1, name) for name, port in zip(
             "abs", (self.a, self.b, self.s), strict=True))
         # ops[k] belongs to the elements k cycles after the register.
         ops, valid = [self.op], [self.op.valid]
-        for k in range(1 + Gelu.LATENCY):
+        for k in range(self.TERM):
             ops.append(delay(m, ops[-1], 1, f"op_{k}"))
             valid.append(delay(m, valid[-1], 1, f"valid_{k}", reset_less=False))
         ops, valid = ops[1:], valid[1:]
@@ -107,14 +103,8 @@ class VectorLane(wiring.Component):
             maximum.en.eq(valid[0] & (op.maximum | op.fold)), maximum.a.eq(a),
             maximum.b.eq(Mux(op.fold, Mux(op.first, a, maximum.o), b)), self.peak.eq(maximum.o)]
 
-        m.d.comb += [
-            exponential.en.eq(1), exponential.a.eq(a),
-            gelu.en.eq(1), gelu.a.eq(a), gelu.form.eq(op.erf)]
-        result = Mux(ops[at].maximum, delay(m, maximum.o, at - Max.LATENCY, "larger"), total)
-        result = delay(m, result, Exp.LATENCY - at, "result")
-        result = Mux(ops[Exp.LATENCY].exp, exponential.o, result)
-        result = delay(m, result, Gelu.LATENCY - Exp.LATENCY, "result_exp")
-        m.d.comb += self.result.eq(Mux(ops[Gelu.LATENCY].gelu, gelu.o, result))
+        m.d.comb += self.result.eq(Mux(
+            ops[at].maximum, delay(m, maximum.o, at - Max.LATENCY, "larger"), total))
 
         def seen(unit, latency, name):
             return unit.nonfinite & valid[latency] & getattr(ops[latency], name)
@@ -122,6 +112,5 @@ class VectorLane(wiring.Component):
         m.d.sync += self.nonfinite.eq(Cat(
             seen(multiplier, Mul.LATENCY, "multiply"), seen(adder, at, "add"),
             seen(squarer, at + Mul.LATENCY, "square"), seen(maximum, Max.LATENCY, "maximum"),
-            seen(maximum, Max.LATENCY, "fold"), seen(exponential, Exp.LATENCY, "exp"),
-            seen(gelu, Gelu.LATENCY, "gelu")).any())
+            seen(maximum, Max.LATENCY, "fold")).any())
         return m

@@ -21,6 +21,9 @@ QUANTISE = data.StructLayout({"mode": Mode, "digits": 1, "base": signed(8), "tar
 WORD = data.StructLayout({
     "op": OP,
     "s": 32,
+    "function": 1,      # results are those of the shared functions:
+    "exp": 1,           # exp(a), not gelu(a),
+    "erf": 1,           # gelu of the second form
     "quantise": 1,      # products go to the quantiser
     "how": QUANTISE,
     "tree": 1,          # terms are summed up
@@ -56,8 +59,9 @@ def vector(m, target, job, scalar) -> None:
     assign(
         m, target.word.op, multiply=fn("MUL", "MADD", "MULS"), by_scalar=fn("MADD", "MULS"),
         add=fn("ADD", "SUB", "MADD", "ADDS"), plus_scalar=fn("ADDS"), negate=fn("SUB"),
-        maximum=fn("MAX"), fold=fn("MAXIMUM"), exp=fn("EXP"),
-        gelu=fn("GELU_TANH", "GELU_ERF"), erf=fn("GELU_ERF"))
+        maximum=fn("MAX"), fold=fn("MAXIMUM"))
+    assign(m, target.word, function=fn("EXP", "GELU_TANH", "GELU_ERF"), exp=fn("EXP"),
+           erf=fn("GELU_ERF"))
 
 
 def quantise(m, target, job, *, context) -> None:

@@ -12,6 +12,7 @@ from ..spec.config import SLICE_BLOCKS, CardConfig
 from . import passes, scales, scratchpad
 from .calculator import Calculator
 from .delay import delay
+from .functions import Functions
 from .head import Heads
 from .issue import ENTRY, Issue
 from .lane import VectorLane
@@ -84,8 +85,10 @@ class Vector(wiring.Component):
         m.submodules.quantiser = quantiser = SliceQuantiser(
             lanes=lanes, depth=SLICE_BLOCKS * config.beat_bytes // lanes, tag=passes.TARGET,
             passes=True)
+        m.submodules.functions = functions = Functions(lanes=lanes)
         m.submodules.issue = issue = Issue(
-            config, words=quantiser.ring, sums=WORDS, results=RESULTS, kept=quantiser.ring)
+            config, words=quantiser.ring, sums=WORDS, results=RESULTS, kept=quantiser.ring,
+            interval=functions.INTERVAL)
         m.submodules.statistics = statistics = Statistics(config)
         m.submodules.heads = heads = Heads(config)
         m.submodules.serial = serial = Serial(config)
@@ -94,7 +97,7 @@ class Vector(wiring.Component):
         self._instructions(m, issue, statistics, heads, serial, quantiser)
         connect(m, serial.operation, calculator.i)
         connect(m, calculator.o, serial.result)
-        nonfinite, folded, peaks = self._words(m, issue, statistics, quantiser)
+        nonfinite, folded, peaks = self._words(m, issue, statistics, quantiser, functions)
         m.d.comb += [serial.folded.eq(folded), serial.peaks.eq(peaks),
                      self.norms.eq(statistics.norms), self.range.eq(quantiser.range)]
         m.d.sync += self.nonfinite.eq(
@@ -127,7 +130,7 @@ class Vector(wiring.Component):
             heads.peak.valid.eq(peak.valid), heads.peak.magnitude.eq(peak.magnitude),
             heads.peak.wide.eq(peak.tag.digits)]
 
-    def _words(self, m, issue, statistics, quantiser):
+    def _words(self, m, issue, statistics, quantiser, functions):
         """Words go through the lanes, and from there to quantiser, sums and results."""
         step = issue.step
         for port, addr, en in ((self.read[0], step.a, step.valid & ~step.word.replay),
@@ -185,11 +188,20 @@ class Vector(wiring.Component):
         layout = scratchpad.write_layout(self.config)
         m.submodules.results = results = fifo.SyncFIFO(width=layout.size, depth=RESULTS)
         result = Signal(layout)
-        valid, address = sink(now.word.write, now.dst, VectorLane.LATENCY, "write")
+        valid, address = sink(
+            now.word.write & ~now.word.function, now.dst, VectorLane.LATENCY, "write")
         m.d.comb += [
             result.addr.eq(address),
-            *(result.data[k].eq(units[k].result) for k in range(lanes)),
-            results.w_data.eq(result), results.w_en.eq(valid),
+            *(result.data[k].eq(units[k].result) for k in range(lanes))]
+        # Functions run alone: their results and those of the lanes never come together.
+        m.d.comb += [
+            functions.start.eq(there & now.word.function), functions.i.eq(self.read[0].data),
+            functions.exp.eq(now.word.exp), functions.erf.eq(now.word.erf)]
+        worked, place = sink(now.word.function, now.dst, functions.LATENCY, "function")
+        with m.If(worked):
+            m.d.comb += [result.addr.eq(place), result.data.eq(functions.o)]
+        m.d.comb += [
+            results.w_data.eq(result), results.w_en.eq(valid | worked),
             issue.result_left.eq(self.write.valid & self.write.ready)]
         connect(m, results.r_stream, flipped(self.write))
 
@@ -199,7 +211,7 @@ class Vector(wiring.Component):
         folded = delay(m, there & last & now.word.op.fold, 3, "folded", reset_less=False)
         peaks = Signal(layouts.word(self.config))
         m.d.comb += [peaks[k].eq(units[k].peak) for k in range(lanes)]
-        return seen | (summed & tree.nonfinite), folded, peaks
+        return seen | functions.nonfinite | (summed & tree.nonfinite), folded, peaks
 
     def _results(self, m, issue, serial, quantiser):
         """Quantised words go to the planes, or to fresh K and V; returns what has ended."""
