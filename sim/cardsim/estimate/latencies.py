@@ -144,22 +144,32 @@ class Latencies:
 
     # ---- sampler ----
 
-    @property
-    def sample_word(self) -> int:
-        """From word to word."""
-        return max(self.config.vector_lanes // 4 + 1, 10)
-
+    #: Cycles between words of one column, at least, whose sum runs.
+    sample_interval = 8
     #: The list of candidates: for a word, and for each of its lanes that enters.
-    sample_list = 4
-    sample_enter = 4
+    sample_list = 2
+    sample_enter = 2
+    #: Before each record.
+    sample_show = 2
+
+    @property
+    def sample_width(self) -> int:
+        """Logits that the exp units take at a time."""
+        return min(self.config.vector_lanes, 4 * self.config.tokens)
+
+    @property
+    def sample_turns(self) -> int:
+        """From word to word of different columns: parts, and the change of the maximum."""
+        return self.config.vector_lanes // self.sample_width + 1
 
     @property
     def sample(self) -> int:
         """From a SAMPLE at hand to the end of its sums, if it has one word."""
-        log = _log2(self.config.vector_lanes)
-        parts = max(1, self.config.vector_lanes // 4)
-        return 45 + log + parts + 5 * _log2(parts)
+        return 34 + 6 * _log2(self.config.vector_lanes) + self.sample_turns
 
-    def record(self, candidates: int) -> int:
-        """Words of a result record."""
-        return 8 + 2 * candidates
+    def records(self, candidates: int, columns: int) -> int:
+        """Result records: all but the last go on to the end of their beat."""
+        beat_words = self.config.beat_bytes // 4
+        words = 8 + 2 * candidates
+        padded = -(-words // beat_words) * beat_words
+        return (columns - 1) * padded + words + columns * self.sample_show

@@ -6,6 +6,8 @@ import heapq
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from rtl_gen.spec.isa import VectorFn
 from rtl_gen.spec.rules import Values
 
@@ -141,24 +143,24 @@ class Vector:
             total += self._looked_through(seen, valid, v["columns"])
             seen += valid
         # The last word's list is part of the way to the end.
-        record = v["columns"] * of.record(v["k"]) if v["last"] else 0
-        return round(total) - of.sample_word + of.sample + record
+        records = of.records(v["k"], v["columns"]) if v["last"] else 0
+        return round(total) - of.sample_interval + of.sample + records
 
     def _looked_through(self, seen: int, valid: int, columns: int) -> float:
         """Cycles of a word of logits, on average, if logits come in no order."""
         of = self._of
-        least = max(of.sample_word, columns + 3)
         chance = min(1.0, of.config.top_k / (seen + (valid + 1) / 2))
-        if chance == 1:
-            return max(least, of.sample_list + of.sample_enter * valid)
-        # The lists of all columns are done when the longest is.
-        below, before, total = 0.0, 0.0, 0.0
+        # Of one column: by cycles, how likely they are.
+        one = np.zeros(max(of.sample_turns, of.sample_list + of.sample_enter * valid) + 1)
         for enter in range(valid + 1):
-            below += math.comb(valid, enter) * chance ** enter * (1 - chance) ** (valid - enter)
-            now = min(1.0, below) ** columns
-            total += (now - before) * max(least, of.sample_list + of.sample_enter * enter)
-            before = now
-        return total
+            taken = max(of.sample_turns, of.sample_list + of.sample_enter * enter)
+            one[taken] += math.comb(valid, enter) * chance ** enter * (1 - chance) ** (
+                valid - enter)
+        # One column after another.
+        row = one
+        for _ in range(columns - 1):
+            row = np.convolve(row, one)
+        return float(row @ np.maximum(np.arange(row.size), of.sample_interval))
 
     def _later(self, into: list[tuple[int, int, int, Callable[[int], None]]], ready: int,
                words: int, follows: Callable[[int], None]) -> None:
