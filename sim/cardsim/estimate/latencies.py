@@ -141,6 +141,8 @@ class Latencies:
     #: A NORM, until it has its sums; from there to the end; each besides six cycles an addition.
     norm_sums = 33
     norm_end = 76
+    #: From token to token, besides a cycle an addend.
+    norm_next = 2
 
     # ---- sampler ----
 

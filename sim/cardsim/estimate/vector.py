@@ -47,6 +47,8 @@ class Vector:
         self._number = 0
         self._slots = [0] * latencies.slots
         self._slot = 0
+        #: Sums over slices take slots in a turn of their own; by kind, when the next is fed.
+        self._other, self._fed = latencies.slots // 2, {"sums": 0, "moments": 0}
         #: By token: when all slices have their sums, and their deviations; its last norm.
         self._summed: dict[int, int] = {}
         self._deviated: dict[int, int] = {}
@@ -180,6 +182,18 @@ class Vector:
         self._slot = (self._slot + 1) % of.slots
         return at + of.slots * words + of.statistic
 
+    def _vector_sum(self, kind: str, ready: int, addends: int) -> int:
+        """A sum over slices, of one token after another; when its last addition begins."""
+        of = self._of
+        fed = max(ready, self._fed[kind])
+        self._fed[kind] = fed + addends + of.norm_next
+        if self._other == self._slot:
+            self._other = (self._other + 1) % of.slots
+        at = max(fed, self._slots[self._other]) + of.slots * addends
+        self._slots[self._other] = at
+        self._other = (self._other + 1) % of.slots
+        return at
+
     def _quantise(self, v: Values, held: int, entry: Entry) -> int:
         of, words, token = self._of, v["words"], v["token"]
         if v["stats"]:
@@ -225,9 +239,9 @@ class Vector:
         of, token = self._of, v["token"]
         leave = max(held, self._summed.get(token, 0) + 1, self._normed.get(token, 0) + 1)
         self._choose(leave)
-        mean = leave + of.norm_sums + of.slots * v["slices"]
+        mean = self._vector_sum("sums", leave, v["slices"]) + of.norm_sums
         self.settle()
         moment = max(mean, self._deviated.get(token, 0) + 1)
-        entry.ready = moment + 2 * of.slots * v["slices"] + of.norm_end
+        entry.ready = self._vector_sum("moments", moment, 2 * v["slices"]) + of.norm_end
         self._normed[token] = entry.ready
         return leave
