@@ -47,8 +47,9 @@ class Vector:
         self._number = 0
         self._slots = [0] * latencies.slots
         self._slot = 0
-        #: Sums over slices take slots in a turn of their own; by kind, when the next is fed.
-        self._other, self._fed = latencies.slots // 2, {"sums": 0, "moments": 0}
+        #: The next sum over slices is fed, of its kind.  Sums of totals take slots in a turn of
+        #: their own; moments come when slots have little else to add.
+        self._fed, self._other = {"sums": 0, "moments": 0}, latencies.slots // 2
         #: By token: when all slices have their sums, and their deviations; its last norm.
         self._summed: dict[int, int] = {}
         self._deviated: dict[int, int] = {}
@@ -187,6 +188,8 @@ class Vector:
         of = self._of
         fed = max(ready, self._fed[kind])
         self._fed[kind] = fed + addends + of.norm_next
+        if kind == "moments":
+            return fed + of.slots * addends
         if self._other == self._slot:
             self._other = (self._other + 1) % of.slots
         at = max(fed, self._slots[self._other]) + of.slots * addends
