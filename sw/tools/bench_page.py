@@ -88,7 +88,8 @@ Figures of Heddle are simulated cycles at the clock stated, of a card that has n
 ```
 
 Two commands that differ in nothing give the same cycles on every machine. `make bench` measures them all, `python sw/tools/benchmarks.py --long` with whole models everywhere;
-figures of an unchanged commit are kept in `build/bench`, a JSON file a row.
+figures of an unchanged commit are kept in `build/bench`, a JSON file a row. *Estimated* are the cycles that [`heddle estimate`](estimator.md) gives with the same flags, without
+a simulation, and how far they are from those that were counted.
 
 {runs}
 """
@@ -314,7 +315,18 @@ def targets(rows: dict[str, Figures]) -> list[Target]:
     for context, gained in ((128, 0.9), (LONG, 0.6)):
         hold(f"gain of a batch of {tokens}, context {context:,}", partial(gain, rows, context),
              gained * tokens)
+    if errors := [abs(error(found)) for found in rows.values() if "estimated_cycles" in found]:
+        hold("largest error of an estimate", lambda: 100 * max(errors), 3, most=True, unit=" %")
     return made
+
+
+def error(found: Figures) -> float:
+    """Of the estimate, of the cycles that were counted.
+
+    >>> error({"cycles_total": 200, "estimated_cycles": 198})
+    -0.01
+    """
+    return float(found["estimated_cycles"] / found["cycles_total"] - 1)
 
 
 def headline(rows: dict[str, Figures]) -> str:
@@ -375,7 +387,8 @@ def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds | None,
         "Of the larger ones, a few layers; the start of the pass counts.",
         shapes=part(shapes, rows), speed=speed(speeds),
         published=published(rows), commands="\n".join(rows[row.name]["row"] for row in wanted),
-        runs=table(("run", "cycles", "equal to `sim`", "commit"), [
+        runs=table(("run", "cycles", "estimated", "error", "equal to `sim`", "commit"), [
             (f"`{row.name}`", f"{rows[row.name]['cycles_total']:,}",
+             f"{rows[row.name]['estimated_cycles']:,}", f"{100 * error(rows[row.name]):+.2f} %",
              "yes" if rows[row.name]["equal_to_sim"] else "no",
              f"`{rows[row.name]['commit'][:12]}`") for row in wanted]))

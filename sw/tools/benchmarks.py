@@ -15,6 +15,7 @@ import re
 import sys
 import time
 
+from bench_estimates import with_estimates
 from bench_page import headline, page, targets
 from bench_rows import kept, measure_all, rows
 from bench_speed import kept_speeds, measure_speeds
@@ -69,6 +70,7 @@ def main() -> int:
         else:
             speeds = measure_speeds(folder, say)     # alone: nothing beside it
             found = measure_all(wanted, folder, options.jobs, say)
+        found = with_estimates(wanted, found, options.jobs)
         text = page(wanted, found, speeds, long=options.long)
         readme = ROOT / "README.md"
         shown = renewed(readme.read_text(encoding="utf-8"), headline(found))

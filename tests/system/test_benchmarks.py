@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 
+import bench_estimates
 import bench_page
 import bench_rows
 import bench_speed
@@ -52,7 +53,8 @@ def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
 def figures(cycles, **more):
     """Of a row at 200 MHz, whose useful bytes are half of what memory delivers in its cycles."""
     useful = cycles * 32 * 64 / 2
-    return {"cycles_total": cycles, "tokens_per_second_card": 200e6 / cycles,
+    return {"cycles_total": cycles, "estimated_cycles": cycles + cycles // 50,
+            "tokens_per_second_card": 200e6 / cycles,
             "hbm_useful_utilisation": 0.5, "hbm_nominal_utilisation": 0.4,
             "useful_bytes_per_token": useful, "hbm_bytes_per_token": 1.25 * useful,
             "mac_utilisation": 0.25, "full": True, "shape": {"layers": 24},
@@ -102,7 +104,12 @@ def test_targets_that_are_missed_are_named(found):
     assert not held.pop("gain of a batch of 4, context 1,023")
     assert held.pop(f"dense, lost at {bench_rows.SLOW} ns")
     assert held.pop("2:4 over dense, of the ratio of bytes")
+    assert held.pop("largest error of an estimate")
     assert len(held) == 4
+    found["step-dense"]["estimated_cycles"] = 96_900
+    worst = bench_page.targets(found)[-1]
+    assert (worst.what, worst.good) == ("largest error of an estimate", False)
+    assert worst.value == pytest.approx(3.1)
 
 
 SPEEDS = Speeds(machine="2 cores of a kind", load=1.25, cycles_per_second={"tiny": 81234.5},
@@ -121,6 +128,7 @@ def test_the_page_says_what_was_measured(found):
             "`0123456789ab`, configuration digest `0x12345678`, contract `0x9abcdef0`",
             "6 layers alone", "2 cores of a kind. The load was 1.2 ", "81,234 cycles/s",
             "7.3 tokens/s (4.1 in a second of CPU time), 1.25 images of 240 MB", "20 s",
+            "| `step-dense` | 100,000 | 102,000 | +2.00 % | yes | `0123456789ab` |",
             "dense, useful: 50 % (at least 95 %)", "| DFX | U280 | GPT-2 345M | FP16 | board |"):
         assert part in text, part
     for block in text.split("\n\n"):     # every line of a table has as many cells
@@ -176,6 +184,16 @@ def test_a_row_is_measured_once_a_commit(tmp_path, monkeypatch):
         path.write_text(json.dumps(kept | {"commit": head if head.endswith("+") else "abc"}))
         monkeypatch.setattr(bench_rows, "commit", lambda head=head: head)
         assert measure(other, tmp_path)["cycles_total"] > 1000
+
+
+def test_rows_have_estimates():
+    row, other = Row("small", TINY), Row("far", (*TINY, "--new", "2000"))
+    found = bench_estimates.with_estimates([row, other], {"small": {"cycles_total": 1}}, 2)
+    assert list(found) == ["small"]
+    assert found["small"]["cycles_total"] == 1
+    assert 1000 < found["small"]["estimated_cycles"] < 10_000
+    with pytest.raises(RunError, match=r"the estimate of .* ended with status 2: heddle: context"):
+        bench_estimates.estimate(other)
 
 
 def test_a_row_that_fails_ends_it_all(tmp_path):
