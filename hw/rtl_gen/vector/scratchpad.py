@@ -13,6 +13,9 @@ EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER = range(5)
 #: Who writes at which port, the most urgent first.
 FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR = range(3)
 
+#: Words of a block of UltraRAM (UG573): memories as deep fill it.
+_URAM_WORDS = 4096
+
 
 def read_port(config: CardConfig) -> wiring.Signature:
     """A read port, seen from the reader; data appear a cycle later and stay until the next read."""
@@ -65,8 +68,11 @@ class Scratchpad(wiring.Component):
             taken = taken | port.valid
         m.d.comb += written.eq(taken)
 
+        # As block memory the five copies of u280 are 570 RAMB36, of UltraRAM 75 blocks.
+        style = "ultra" if config.scratch_words >= _URAM_WORDS else ""
         for k, port in enumerate(self.read):
-            m.submodules[f"copy_{k}"] = copy = Ram(layouts.word(config), depth=config.scratch_words)
+            m.submodules[f"copy_{k}"] = copy = Ram(
+                layouts.word(config), depth=config.scratch_words, style=style)
             m.d.comb += [
                 copy.write_en.eq(written),
                 copy.write_addr.eq(word.addr), copy.write_data.eq(word.data),
