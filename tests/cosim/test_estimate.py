@@ -51,7 +51,7 @@ def cases(config, shape, names):
     # Five heads, on four channels.
     *cases(TINY, "1:320:509", ("dense", "2:4, longer", "prompt and steps", "batch of 4")),
     *cases(SMALL, "2:256:997", EVERY),
-    *cases(U280, "1:512:4001", ("2:4, longer", "prompt and steps", "batch of 4"))])
+    *cases(U280, "2:1024:50257", ("2:4, longer", "prompt and steps", "batch of 4"))])
 def test_estimated_cycles_are_those_of_the_card(config, shape, name):
     workload, options = EVERY[name]
     timing = dataclasses.replace(Timing(clock_mhz=225), latency_ns=289) \
