@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from rtl_gen.emit import convert
 from rtl_gen.spec.config import TINY
 from rtl_gen.vector import Scales, Scratchpad
 from tests.rtl.bench import plain, simulate
@@ -116,3 +117,12 @@ def test_scales_are_read_by_row_and_by_lane(load):
         assert answers > 20
 
     simulate(dut, bench, timeout=3000)
+
+
+@pytest.mark.parametrize(("words", "asks"), [(4096, True), (2048, False)])
+def test_copies_that_fill_blocks_of_ultraram_ask_for_it(words, asks):
+    config = dataclasses.replace(CONFIG, scratch_words=words)
+    texts = convert(Scratchpad(config), "scratchpad")
+    copies = [text for text in texts.values() if f"content [0:{words - 1}]" in text]
+    assert len(copies) == 1
+    assert ('ram_style = "ultra"' in copies[0]) == asks
