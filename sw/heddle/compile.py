@@ -19,16 +19,16 @@ from rtl_gen.spec.isa import Register, ScalarFn, VectorFn
 from .attention import Attention
 from .layout import Layout
 from .parts import (
-    BLOCKS,
     CACHE,
     LAYERS,
     LENGTHS,
     POSITIONS,
-    ROWS,
     SILENT,
     WEIGHTS,
     Columns,
     Parts,
+    first_pass,
+    units,
 )
 from .program import Builder, Program
 from .tiling import Piece, blocks
@@ -81,12 +81,14 @@ class Compiler:
         self._b.emit("ADDI", rd=SILENT, rs=Register.ZERO, imm=1)
         self._advance()
         self._head()
+        self._prepare()
         self._b.emit("NEXT", target=start)
         self._b.emit("HALT")
         self._b.note("end of a pass without logits")
         self._b.patch(choice, target=self._b.section())
         self._advance()
         self._silence()
+        self._prepare()
         self._b.emit("NEXT", target=start)
         self._b.emit("HALT")
         return self._b.finish(*self._starts(), given=[0] * 2 * tokens)
@@ -102,10 +104,8 @@ class Compiler:
         starts = []
         for shift in range(1, each + 1):
             position = max(0, last - 2 * each - shift)
-            starts.append({Register.LEFT: 2, SILENT: 2})
-            for sequence in range(self._columns.sequences):
-                starts[-1] |= {int(POSITIONS[sequence]): position,
-                               int(LENGTHS[sequence]): position + 1}
+            starts.append({Register.LEFT: 2, SILENT: 2, **first_pass(
+                self.layout, self._columns, [position] * self._columns.sequences)})
         return starts
 
     def _advance(self) -> None:
@@ -113,6 +113,22 @@ class Compiler:
         more = self._columns.each - 1
         for register in (Register.STEP, Register.POS, Register.LEN) if more else ():
             self._b.emit("ADDI", rd=register, rs=register, imm=more)
+
+    def _prepare(self) -> None:
+        """Registers of the next pass, as :func:`first_pass` has them of the first.
+
+        Nothing waits for them here.  At the start of a pass memory would.
+        """
+        b, each = self._b, self._columns.each
+        for sequence in range(self._columns.sequences):
+            for registers, unit in units(self.layout):
+                # NEXT has not been at LEN yet.
+                b.emit("ADDI", rd=registers[sequence], rs=LENGTHS[sequence], imm=unit - 1 + each)
+                b.emit("SHRI", rd=registers[sequence], rs=registers[sequence],
+                       imm=unit.bit_length() - 1)
+        b.emit("ADDI", rd=WEIGHTS, rs=Register.ZERO, imm=0)
+        b.emit("ADDI", rd=CACHE, rs=Register.SLOT, imm=0)
+        b.passes(LAYERS, self.layout.shape.layers)
 
     # ---- Sections ----
 
@@ -128,16 +144,6 @@ class Compiler:
             p.load(lay.scratch.position + sequence * p.x, mem.positions, stride=mem.vector,
                    index_reg=POSITIONS[sequence], rows=self._columns.each)
         p.load(lay.scratch.gamma[0], mem.layers + mem.gamma[0])
-        # The last token of a sequence attends to LEN + tokens - 1 positions.
-        for sequence in range(self._columns.sequences):
-            for registers, unit in ((ROWS, lay.config.channels), (BLOCKS, lay.config.beat_bytes)):
-                register = registers[sequence]
-                b.emit("ADDI", rd=register, rs=LENGTHS[sequence],
-                       imm=unit - 1 + self._columns.each - 1)
-                b.emit("SHRI", rd=register, rs=register, imm=unit.bit_length() - 1)
-        b.emit("ADDI", rd=WEIGHTS, rs=Register.ZERO, imm=0)
-        b.emit("ADDI", rd=CACHE, rs=Register.SLOT, imm=0)
-        b.passes(LAYERS, lay.shape.layers)
         p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)

@@ -4,6 +4,7 @@
 import dataclasses
 import math
 import struct
+from collections.abc import Sequence
 
 from rtl_gen.spec.isa import Register
 from rtl_gen.spec.rules import Values
@@ -71,6 +72,32 @@ BASES = (Bases(norm=-18, attention=-30, mixed=-20, hidden=-18),
 def fp32(value: float) -> int:
     """The bits of an FP32 immediate, rounded to nearest even."""
     return int.from_bytes(struct.pack("<f", value), "little")
+
+
+def units(layout: Layout) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Registers of what positions are counted in, by sequence, and positions of one."""
+    return (ROWS, layout.config.channels), (BLOCKS, layout.config.beat_bytes)
+
+
+def first_pass(layout: Layout, columns: Columns, positions: Sequence[int], *, slot: int = 0
+               ) -> dict[int, int]:
+    """Registers that a program's first pass finds; each pass makes those of the next.
+
+    Parameters
+    ----------
+    positions : sequence of int
+        Of every sequence's first token.
+    slot : int
+        Whose K and V the first sequence has.
+    """
+    cache = slot * layout.memory.slot
+    found = {int(Register.SLOT): cache, CACHE: cache, WEIGHTS: 0, LAYERS: layout.shape.layers}
+    for sequence, position in enumerate(positions):
+        found |= {int(POSITIONS[sequence]): position, int(LENGTHS[sequence]): position + 1}
+        # A sequence's last token attends to so many positions.
+        found |= {registers[sequence]: math.ceil((position + columns.each) / unit)
+                  for registers, unit in units(layout)}
+    return found
 
 
 class Parts:

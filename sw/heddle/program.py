@@ -87,6 +87,7 @@ class Builder:
         self._sections: list[int] = []
         self._notes: dict[int, str] = {}
         self._loops: dict[int, int] = {}
+        self._counters_of_loops: set[int] = set()
         #: Instructions that start when everything before them is complete.
         self._settling: set[int] = set()
 
@@ -124,6 +125,7 @@ class Builder:
     def passes(self, register: int, count: int) -> None:
         """Set the counter of a loop; ordering follows no more than a few of its passes."""
         self._loops[len(self)] = min(count, _PASSES)
+        self._counters_of_loops.add(register)
         self.emit("ADDI", rd=register, imm=count)
 
     def finish(self, *starts: dict[int, int], given: Sequence[int] = ()) -> Program:
@@ -145,8 +147,10 @@ class Builder:
         # Steps of decode never overlap.
         settling = self._settling | {number for number, (name, _) in enumerate(short)
                                      if name == "NEXT"}
+        shortened = [{register: min(value, _PASSES) if register in self._counters_of_loops
+                      else value for register, value in start.items()} for start in starts]
         inside, across = _Orderer(self._config, short, self._roles, self._sections,
-                                  settling).edges(starts, given)
+                                  settling).edges(shortened, given)
         bits = self._counters(inside, across)
         return Program(notes=self._notes, instructions=tuple(
             (name, {**fields, **bits[number]})

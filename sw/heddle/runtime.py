@@ -15,7 +15,7 @@ from .compile import DECODE, Compiler
 from .errors import UserError
 from .image import Block
 from .layout import Layout
-from .parts import LENGTHS, POSITIONS, SILENT, Columns
+from .parts import SILENT, Columns, first_pass
 from .program import Program
 from .results import Result, Totals, judge, result_of
 
@@ -201,17 +201,20 @@ class Runtime:
             flags = registers.FLAG_LOAD
         # Until the command has ended well, nothing is known of what the card holds.
         self._loaded = None
-        self._write(memory.tokens, np.asarray(tokens, "<u4").tobytes())
+        # One token of one column comes with the registers; the card need not read it.
+        given = len(tokens) if len(tokens) > 1 else 0
+        if given:
+            self._write(memory.tokens, np.asarray(tokens, "<u4").tobytes())
         stop = [*stops[:STOPS], *[registers.NO_STOP] * STOPS][:STOPS]
         values = {
             "magic": registers.COMMAND_MAGIC, "flags": flags, "program": memory.program,
             "instructions": sum(map(len, programs.values())), "entry": starts[columns],
             "status": memory.status, "results": memory.results,
             "result_beats": self.layout.result_beats(kind[0]), "tokens": memory.tokens,
-            "given": len(tokens), **{f"stop{k}": value for k, value in enumerate(stop)},
-            **{f"r{register:d}": position + one for one, places in enumerate((POSITIONS, LENGTHS))
-               for register, position in zip(places, positions, strict=False)},
-            f"r{Register.SLOT}": slot * memory.slot, f"r{Register.TOKEN}": tokens[0],
+            "given": given, **{f"stop{k}": value for k, value in enumerate(stop)},
+            **{f"r{register}": value for register, value in first_pass(
+                self.layout, columns, positions, slot=slot).items()},
+            f"r{Register.TOKEN}": tokens[0],
             f"r{Register.LEFT}": passes, f"r{SILENT}": silent + 1}
         words = [values.get(name, 0) for name in registers.COMMAND]
         self._write(memory.command, np.asarray(words, "<u4").tobytes())

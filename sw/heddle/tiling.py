@@ -10,6 +10,8 @@ from rtl_gen.spec.formats import Pattern, stream_beats
 
 #: Chunks of the inputs that a product starts with, one after another as they are quantised.
 CHUNKS = 4
+#: Rows of the shortest block of logits, but for what is left.
+SHORTEST = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +40,22 @@ def slices(width: int, coverage: int, most: int) -> list[Slice]:
 
 
 def blocks(rows: int, size: int) -> list[int]:
-    """Where blocks of logits end: the last ones are half as long, because nothing hides the time in
-    which they are looked through.
+    """Where blocks of logits end: nothing hides the time in which the last one is looked through,
+    so each of the last ones is half as long as the one before.
 
     >>> blocks(99, 32), blocks(20, 20)
-    ([32, 64, 80, 96, 99], [20])
+    ([32, 64, 80, 88, 92, 96, 99], [20])
     """
     if rows <= size:
         return [rows]
-    whole = list(range(size, rows - size + 1, size))
-    return [*whole, *range((whole or [0])[-1] + size // 2, rows, size // 2), rows]
+    ends = [0]
+    while rows - ends[-1] > SHORTEST:
+        # As long as possible with something of half the length behind it.
+        left = rows - ends[-1]
+        while size > SHORTEST and left < size + size // 2:
+            size //= 2
+        ends.append(ends[-1] + size)
+    return [*ends[1:], *[rows][ends[-1] == rows:]]
 
 
 def coverage(pattern: Pattern, config: CardConfig) -> int:

@@ -11,7 +11,7 @@ from heddle.compile import Compiler
 from heddle.errors import UserError
 from heddle.layout import Layout
 from heddle.options import Options
-from heddle.parts import BASES, LENGTHS, POSITIONS, SILENT, Columns, fp32
+from heddle.parts import BASES, SILENT, Columns, first_pass, fp32
 from heddle.program import Builder
 from heddle.shape import GELU_ERF, Shape
 from rtl_gen.spec import isa
@@ -42,7 +42,7 @@ def starts(layout, passes=2, tokens=1):
     for position in sorted({0, last // 3, last // 2 // lanes * lanes, max(0, last - tokens)}):
         # Both passes with logits, the second, none.
         for silent in (1, 2, 3):
-            yield {Register.POS: position, Register.LEN: position + 1, SILENT: silent,
+            yield {**first_pass(layout, Columns(tokens=tokens), [position]), SILENT: silent,
                    Register.LEFT: min(passes, (layout.context - position) // tokens)}
 
 
@@ -89,10 +89,8 @@ def test_batches_have_no_races(config, shape, options, sequences):
                       [rng.randrange(layout.context) for _ in range(sequences)],
                       [last, *[0] * (sequences - 1)]):
         for silent in (1, 2):
-            registers = {SILENT: silent, Register.LEFT: 1}
-            for sequence, position in enumerate(positions):
-                registers |= {int(POSITIONS[sequence]): position,
-                              int(LENGTHS[sequence]): position + 1}
+            registers = {**first_pass(layout, Columns(tokens=sequences, sequences=sequences),
+                                      positions), SILENT: silent, Register.LEFT: 1}
             check(config, program.instructions, registers, given=[7] * sequences)
 
 
@@ -143,8 +141,9 @@ def mutants(program):
 
 def test_the_checker_finds_every_wait_that_is_left_out():
     """Then no wait is there in vain either."""
-    _, program = compiled(TINY, Shape(layers=2, width=128, inner=200, vocabulary=300, context=20))
-    registers = {Register.POS: 8, Register.LEN: 9, Register.LEFT: 2}
+    layout, program = compiled(
+        TINY, Shape(layers=2, width=128, inner=200, vocabulary=300, context=20))
+    registers = {**first_pass(layout, Columns(), [8]), Register.LEFT: 2}
     runs = [{**registers, SILENT: 1}, {**registers, SILENT: 2}]
     for run in runs:
         check(TINY, program.instructions, run)
@@ -210,7 +209,7 @@ def test_a_model_larger_than_memory():
     ({"plane_windows": 32}, "plane_windows of tiny must be at least 36 for this model, not 32"),
     ({"kv_scales": 128}, "kv_scales of tiny must be at least 256 for this model, not 128"),
     ({"program_words": 128},
-     "program_words of tiny must be at least 156 for this model, not 128"),
+     "program_words of tiny must be at least 167 for this model, not 128"),
     ({"group_sizes": (8,)}, "M of the pattern must be one of 8 on tiny, not 4"),
 ])
 def test_cards_that_are_too_small(change, sentence):
