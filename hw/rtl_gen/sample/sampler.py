@@ -146,7 +146,8 @@ class Sampler(wiring.Component):
                         m.d.sync += [target.eq(registers.NO_TARGET), target_logit.eq(0)]
                     m.next = "words"
             with m.State("words"):
-                with m.If(~asking & ~there & ~full & ~logsum.busy):
+                # Only who ends the row waits for its sum: other words of it may come meanwhile.
+                with m.If(~asking & ~there & ~full & ~(fields.last & logsum.busy)):
                     m.next = "done"
                     with m.If(fields.last):
                         m.next = "show"

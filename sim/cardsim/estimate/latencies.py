@@ -153,6 +153,8 @@ class Latencies:
     sample_enter = 2
     #: Before each record.
     sample_show = 2
+    #: From the job of a SAMPLE of one word to its report, if it does not end the row.
+    sample_next = 6
 
     @property
     def sample_width(self) -> int:

@@ -145,9 +145,9 @@ class Vector:
             valid = min(lanes, v["count"] - word * lanes)
             total += self._looked_through(seen, valid, v["columns"])
             seen += valid
-        # The last word's list is part of the way to the end.
-        records = of.records(v["k"], v["columns"]) if v["last"] else 0
-        return round(total) - of.sample_interval + of.sample + records
+        # The last word's list is part of the way to the end; the sum is, for who ends the row.
+        left = of.sample + of.records(v["k"], v["columns"]) if v["last"] else of.sample_next
+        return round(total) - of.sample_interval + left
 
     def _looked_through(self, seen: int, valid: int, columns: int) -> float:
         """Cycles of a word of logits, on average, if logits come in no order."""
