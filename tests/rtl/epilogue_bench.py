@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl_gen.common import Queue, layouts
+from rtl_gen.common import Queue, layouts, tree_sum
 from rtl_gen.matmul.engine import row
 from rtl_gen.matmul.epilogue import Epilogue
 from rtl_gen.matmul.probpath import ProbPath, results_layout
@@ -93,14 +93,17 @@ class Back(wiring.Component):
         connect(m, flipped(self.scale_load), scales.load)
         connect(m, flipped(self.rows), epilogue.rows)
         connect(m, path.planes, flipped(self.planes))
-        wrong = []
+        wrong, levels = [], []
         for k in range(config.channels):
             m.submodules[f"constants_{k}"] = constants = Constants()
             connect(m, flipped(getattr(self, f"constants{k}")), constants.i)
             m.d.comb += [
-                epilogue.words[k].eq(constants.words), epilogue.word_level[k].eq(constants.level),
+                epilogue.words[k].eq(constants.words),
                 constants.take.eq(epilogue.word_take), constants.skip.eq(epilogue.word_skip)]
             wrong.append(constants.wrong)
+            levels.append(constants.level)
+        fewest = [Cat(level >= least for level in levels).all() for least in (1, 2, 3)]
+        m.d.comb += epilogue.word_level.eq(tree_sum(fewest))
 
         loaded, scales_loaded, done = Signal(16), Signal(16), Signal(16)
         begun = (loaded == self.loads) & (scales_loaded == self.scale_loads)

@@ -9,7 +9,7 @@ import pytest
 from amaranth import ResetInserter, Signal
 
 from cardsim.benches.channel_streams import Stream, make_stream, place
-from rtl_gen.memory import channel
+from rtl_gen.memory import channel, writer
 from rtl_gen.memory.channel import BURST, OUTSTANDING, Channel
 from rtl_gen.memory.splitter import Splitter
 from rtl_gen.spec.config import SMALL, TINY, U280
@@ -164,6 +164,27 @@ def test_writes_arrive_in_order(stall):
         full = sum(math.ceil(burst.beats / 16) for burst in memory.writes)
         assert full == len(memory.writes) < runs + len(beats) / 8
         assert max(burst.beats for burst in memory.writes) == 16
+
+
+@pytest.mark.parametrize("flush", [0, 1])
+def test_who_waits_for_writes_need_not_wait_for_more_of_them(flush):
+    dut = Channel(TINY)
+    memory = AxiMemory(dut.axi, beat_bytes=16, content=bytearray(1600))
+
+    async def feed(ctx):
+        ctx.set(dut.write.payload, {"address": 3, "data": 1})
+        ctx.set(dut.write.valid, 1)
+        await ctx.tick().until(dut.write.ready)
+        ctx.set(dut.write.valid, 0)
+        cycles = 0
+        while ctx.get(dut.writing):
+            await ctx.tick()
+            cycles += 1
+            ctx.set(dut.flush, flush and cycles == 20)     # of a cycle only
+        latency = cycles - (20 if flush else writer.QUIET)
+        assert 0 < latency < 16
+    simulate(dut, feed, monitors=[memory.bench], timeout=1000)
+    assert memory.content[48:64] == (1).to_bytes(16, "little")
 
 
 def test_an_error_of_a_read_is_kept():

@@ -121,6 +121,7 @@ class Card(Shell):
         connect(m, memory.constants, turns.users[MEMORY])
         user = turns.users[EPILOGUE]
         m.d.comb += [
+            epilogue.word_level.eq(user.level),
             user.take.eq(epilogue.word_take), user.skip.eq(epilogue.word_skip),
             user.release.eq(epilogue.word_skip)]
         shared = SharedPort(config)
@@ -130,7 +131,8 @@ class Card(Shell):
         self.join(m, channel_prefix(0), shared.axi)
 
         drain = Signal()    # not `abort`: Verilator renames ports that C knows
-        m.d.sync += drain.eq(control.abort)
+        flush = Signal()
+        m.d.sync += [drain.eq(control.abort), flush.eq(control.flush)]
         reports = {name: Signal(config.channels, name=name) for name in (
             "reading", "writing", "read_error", "write_error", "read_beat", "write_beat")}
         for k in range(config.channels):
@@ -146,14 +148,14 @@ class Card(Shell):
             connect(m, streams.o[k], channel.job)
             m.d.comb += [
                 channel.base.eq(control.base[k]), channel.drain.eq(drain),
+                channel.flush.eq(flush),
                 engine.entries[k][0].eq(channel.entries[0]),
                 engine.entries[k][1].eq(channel.entries[1]),
                 engine.swap[k].eq(channel.swap),
                 engine.level[k].eq(channel.level), channel.take.eq(engine.take[k]),
                 turns.level[k].eq(channel.word_level),
                 channel.word_take.eq(turns.take), channel.word_skip.eq(turns.skip),
-                memory.words[k].eq(channel.words[0]), epilogue.words[k].eq(channel.words),
-                epilogue.word_level[k].eq(user.level)]
+                memory.words[k].eq(channel.words[0]), epilogue.words[k].eq(channel.words)]
             m.d.comb += [bits[k].eq(getattr(channel, name)) for name, bits in reports.items()]
         # A write is under way from the moment when a unit offers it.
         offered = Cat(port.valid for port in (*engine.write, *memory.beats)).any()

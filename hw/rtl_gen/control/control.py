@@ -58,6 +58,8 @@ class Control(wiring.Component):
         Some channel has reads, or writes, under way.
     read_error, write_error : ``In(1)``
         Some channel had an error answer; until it is reset.
+    flush : ``Out(1)``
+        It waits until all is written.
     abort : ``Out(1)``
         Channels ask for no more, and swallow what comes.
     reset_units : ``Out(1)``
@@ -83,7 +85,7 @@ class Control(wiring.Component):
             "sampled": In(data.StructLayout({"valid": 1, "token": 20})),
             "record": In(stream.Signature(WORD)),
             "reading": In(1), "writing": In(1), "read_error": In(1), "write_error": In(1),
-            "abort": Out(1), "reset_units": Out(1),
+            "flush": Out(1), "abort": Out(1), "reset_units": Out(1),
             "events": In(events(config)), "nonfinite": In(1), "out_of_range": In(1)})
 
     def elaborate(self, platform):
@@ -106,6 +108,7 @@ class Control(wiring.Component):
         m.submodules.owners = again(owners)
         m.d.comb += [anew.eq(supervisor.reset_units | registers.start),
                      self.abort.eq(supervisor.abort),
+                     self.flush.eq(dispatch.waits | supervisor.abort),
                      self.reset_units.eq(supervisor.reset_units)]
 
         connect(m, flipped(self.bus), registers.bus)

@@ -117,6 +117,8 @@ class Dispatch(wiring.Component):
         The instruction that is being let go, and who will report it.
     drained : ``In(1)``
         Everything let go has finished, and no write is without its answer.
+    waits : ``Out(1)``
+        It waits for one of the two.
     written : ``In(1)``
         No instruction that writes HBM is unfinished, and no write is without its answer.
     request, wait, grant : to ``Counters``, for control instructions
@@ -144,7 +146,7 @@ class Dispatch(wiring.Component):
             "stream": Out(stream.Signature(layouts.stream_job(config))),
             "owner": Out(stream.Signature(1)), "record": Out(stream.Signature(32)),
             "issue": Out(ISSUE), "issued": Out(len(Reporter)), "room": In(len(Reporter)),
-            "drained": In(1), "written": In(1),
+            "drained": In(1), "written": In(1), "waits": Out(1),
             "request": Out(1), "wait": Out(isa.COUNTERS), "grant": In(1),
             "done": Out(layouts.DONE)})
 
@@ -318,7 +320,8 @@ class Dispatch(wiring.Component):
                     with m.Else():
                         m.next = "ISSUE"
             with state("ISSUE"):
-                m.d.comb += [self.fenced.eq(~written), self.crowded.eq(written & ~ready)]
+                m.d.comb += [self.fenced.eq(~written), self.crowded.eq(written & ~ready),
+                             self.waits.eq(self.fenced)]
                 with m.If(ready):
                     m.d.comb += [go.eq(1), order.apply.eq(1)]
                     m.d.sync += sequence.eq(sequence + 1)
@@ -346,6 +349,7 @@ class Dispatch(wiring.Component):
                     m.d.comb += [pop.eq(1), resume.eq(1)]
                     m.next = "LOOK"
             with state("DRAIN"):
+                m.d.comb += self.waits.eq(1)
                 with m.If(self.drained):
                     final = Mux((code == Error.NONE) & order.full, Error.COUNTER_OVERFLOW, code)
                     m.d.comb += [

@@ -45,8 +45,10 @@ class Epilogue(wiring.Component):
         MATMULs with ``last``, in the order of their rows.
     rows : ``In(stream.Signature(row(config)))``
         Sums.
-    words, word_level : ``In(3 × 32 bits)``, ``In(2)``, of each channel
-        The next constants, and how many of them there are and are the epilogue's.
+    words : ``In(3 × 32 bits)`` of each channel
+        The next constants.
+    word_level : ``In(2)``
+        How many of them every channel has, if they are the epilogue's.
     word_take : ``Out(2)``
         Constants that leave each channel in this cycle.
     word_skip : ``Out(1)``
@@ -88,7 +90,7 @@ class Epilogue(wiring.Component):
             "job": In(stream.Signature(layouts.JOB)),
             "rows": In(stream.Signature(row(config))),
             "words": In(data.ArrayLayout(unsigned(32), WORDS)).array(channels),
-            "word_level": In(2).array(channels), "word_take": Out(2), "word_skip": Out(1),
+            "word_level": In(2), "word_take": Out(2), "word_skip": Out(1),
             "k_read": Out(scales.read_port(config)), "read": Out(scratchpad.read_port(config)),
             "write": Out(stream.Signature(scratchpad.write_layout(config))),
             "norms": In(norms_layout(config)),
@@ -183,32 +185,44 @@ class Epilogue(wiring.Component):
                 row_addr.eq(word.dst), addr.eq(word.dst), k_addr.eq(word.kv_base + word.head),
                 past.eq(held.len)]
 
+        # The instruction at hand has gelu; goes to softmax.
+        gelu, scored = Signal(reset_less=True), Signal(reset_less=True)
+        # Whether a row with constants has not got them; whether that is the last one.
+        wants, last_left = Signal(), Signal(reset_less=True)
+        with m.If(load):
+            m.d.sync += [
+                gelu.eq(word.gelu != 0), scored.eq(to_softmax), last_left.eq(held.rows == 1),
+                wants.eq((held.rows != 0) & ((word.scale == 1) | (word.norm != 0) | word.bias))]
+
         # ---- Constants: those of the next row are here before it comes. ----
         constants = [Signal(data.ArrayLayout(32, WORDS), name=f"constants_{k}", reset_less=True)
                      for k in range(channels)]
-        here, capture = Signal(), Signal()
+        here, capture, ends = Signal(), Signal(), Signal()
         m.d.comb += [
-            capture.eq(active & (left != 0) & (aux != 0) & (~here | (issue & sums.last_token))
-                       & Cat(level >= aux for level in self.word_level).all()),
-            self.word_take.eq(Mux(capture, aux, 0)), self.word_skip.eq(capture & (left == 1))]
+            capture.eq(wants & (~here | ends) & (self.word_level >= aux)),
+            self.word_take.eq(Mux(capture, aux, 0)), self.word_skip.eq(capture & last_left)]
         with m.If(issue & sums.last_token):
             m.d.sync += here.eq(0)
         with m.If(capture):
-            m.d.sync += [here.eq(1), left.eq(left - 1)]
+            m.d.sync += [here.eq(1), left.eq(left - 1), last_left.eq(left == 2),
+                         wants.eq(~last_left)]
             m.d.sync += [kept.eq(new) for kept, new in zip(constants, self.words, strict=True)]
         after_scale = now.scale == Scale.WORD.value
 
         # ---- A sum goes into every lane. ----
         guard = Signal(range(Gelu.LATENCY + 1))     # until the last one is through with gelu
         guarded = Signal()                          # it is not 0
+        # All channels wait for what is captured: this is `issue & last_token` of a row with
+        # constants, in few levels of logic.  The few scores with constants take a cycle more.
+        m.d.comb += ends.eq(
+            self.rows.valid & sums.last_token & active & ~scored & (gelu | ~guarded))
         room = Signal(range(SCORES + 1), init=SCORES)
-        scored = now.dest != 0
         m.d.comb += [
             self.rows.ready.eq(
                 active & ((aux == 0) | here)
-                & Mux(scored, room != 0, (now.gelu != 0) | ~guarded)),
+                & Mux(scored, room != 0, gelu | ~guarded)),
             issue.eq(self.rows.valid & self.rows.ready)]
-        with m.If(issue & (now.gelu != 0)):
+        with m.If(issue & gelu):
             m.d.sync += [guard.eq(Gelu.LATENCY), guarded.eq(1)]
         with m.Elif(guarded):
             m.d.sync += [guard.eq(guard - 1), guarded.eq(guard != 1)]
@@ -226,7 +240,7 @@ class Epilogue(wiring.Component):
             info[0].k_addr.eq(k_addr), info[0].k.eq(now.scale == Scale.K.value),
             info[0].norm.eq(now.norm != 0), info[0].set.eq(now.norm == 2),
             info[0].divide.eq(now.divide != 0), info[0].result.eq(now.divide - 1),
-            info[0].gelu.eq(now.gelu != 0), info[0].residual.eq(now.residual),
+            info[0].gelu.eq(gelu), info[0].residual.eq(now.residual),
             info[0].scored.eq(scored), info[0].signal.eq(now.signal)]
         valid = [issue]
         for k in range(at.GELU_AT):

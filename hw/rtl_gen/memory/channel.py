@@ -46,6 +46,8 @@ class Channel(wiring.Component):
     drain : ``In(1)``
         Ask for no more, and drop what still comes; writes are completed.  When neither ``reading``
         nor ``writing`` is high a reset makes the channel as new.
+    flush : ``In(1)``
+        Somebody waits until all is written.
     read_beat, write_beat : ``Out(1)``
         A beat moved.
     """
@@ -69,7 +71,7 @@ class Channel(wiring.Component):
             "word_take": In(2), "word_skip": In(1),
             "write": In(stream.Signature(layouts.channel_write(config))),
             "reading": Out(1), "writing": Out(1), "read_error": Out(1), "write_error": Out(1),
-            "drain": In(1), "read_beat": Out(1), "write_beat": Out(1)})
+            "drain": In(1), "flush": In(1), "read_beat": Out(1), "write_beat": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -94,6 +96,7 @@ class Channel(wiring.Component):
         connect(m, flipped(self.write), writer.i)
         m.d.comb += [
             reader.base.eq(self.base), writer.base.eq(self.base), reader.abort.eq(self.drain),
+            writer.flush.eq(self.flush),
             splitter.room.eq(entries.room), entries.reserve.eq(splitter.reserve),
             entries.weights_en.eq(splitter.weights_en), entries.weights.eq(splitter.weights),
             entries.index_en.eq(splitter.index_en), entries.index.eq(splitter.index),

@@ -32,7 +32,8 @@ class Writer(wiring.Component):
 
     A burst is sent when the next beat does not follow its last one, when it is full or ends at
     4 KiB, or when no beat comes for ``PATIENCE`` cycles.  Its data are all there by then.  Bursts
-    go out together: when ``GATHERED`` beats wait, or no beat has come for ``QUIET`` cycles.
+    go out together: when ``GATHERED`` beats wait, no beat has come for ``QUIET`` cycles, or
+    somebody waits for them.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ class Writer(wiring.Component):
     base : ``In(64)``
         Byte address of beat 0, a multiple of the beat.
     i : ``In(stream.Signature(layouts.channel_write(config)))``
+    flush : ``In(1)``
+        Somebody waits until all is written.
     writing : ``Out(1)``
         Some beat has been taken and not been answered; high from the cycle after the one that takes
         it.
@@ -58,7 +61,7 @@ class Writer(wiring.Component):
         super().__init__({
             "axi": Out(writes(config.beat_bytes)), "base": In(64),
             "i": In(stream.Signature(layouts.channel_write(config))),
-            "writing": Out(1), "error": Out(1), "beat": Out(1)})
+            "flush": In(1), "writing": Out(1), "error": Out(1), "beat": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -124,7 +127,7 @@ class Writer(wiring.Component):
             m.d.sync += quiet.eq(0)
         with m.Elif(quiet != QUIET):
             m.d.sync += quiet.eq(quiet + 1)
-        with m.If((waiting >= GATHERED) | ((waiting != 0) & (quiet == QUIET))):
+        with m.If((waiting >= GATHERED) | ((waiting != 0) & ((quiet == QUIET) | self.flush))):
             m.d.sync += sends.eq(1)
         with m.Elif(waiting == 0):
             m.d.sync += sends.eq(0)

@@ -84,20 +84,22 @@ async def check_skips(dut: Any, jobs: list[Job]) -> None:
         assert int(dut.word_skip.value) == (now > 0 and taken in ends), f"after {taken} constants"
 
 
-def constants(dut: Any, card: CardConfig, jobs: list[Job], stall: float, seed: str) -> list[Any]:
-    """Show the constants of every channel; tasks that end when all are taken."""
-    def channel(number: int) -> Any:
-        rng, port = random.Random(f"{seed} {number}"), getattr(dut, f"words__{number}")
+def constants(dut: Any, card: CardConfig, jobs: list[Job], stall: float, seed: str) -> Any:
+    """Show the constants of all channels; a task that ends when all are taken."""
+    rng = random.Random(seed)
+    ports = [getattr(dut, f"words__{number}") for number in range(card.channels)]
 
-        def show(there: Sequence[int]) -> None:         # what is not there may be anything
-            port.value = pack([(there[k] if k < len(there) else rng.getrandbits(32), 32)
+    def show(there: Sequence[Sequence[int]]) -> None:   # what is not there may be anything
+        for number, port in enumerate(ports):
+            port.value = pack([(there[k][number] if k < len(there) else rng.getrandbits(32), 32)
                                for k in range(WORDS)])
-        return offer(dut, getattr(dut, f"word_level__{number}"), dut.word_take, show,
-                     [word for one in jobs for word in one.words(number)], WORDS, stall,
-                     f"{seed} {number} level")
 
+    of_channels = ([word for one in jobs for word in one.words(number)]
+                   for number in range(card.channels))
     cocotb.start_soon(check_skips(dut, jobs))
-    return [cocotb.start_soon(channel(number)) for number in range(card.channels)]
+    return cocotb.start_soon(offer(dut, dut.word_level, dut.word_take, show,
+                                   list(zip(*of_channels, strict=True)), WORDS, stall,
+                                   f"{seed} level"))
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
@@ -117,14 +119,13 @@ async def results_equal_the_reference(dut: Any, stall: float, hold: float, corne
 
     dut.pending.value, dut.results.value = 0, 0
     dut.norms.value = pack([(int(nx.bits(x)), 32) for x in norms.ravel()])
-    for c in range(card.channels):
-        getattr(dut, f"word_level__{c}").value = 0
+    dut.word_level.value = 0
     await reset(dut)
     serve(dut, "read", scratch)
     serve(dut, "k_read", (scales & 0xFFFF).astype(np.uint16))
     done, nonfinite = watch(dut, "done"), watch(dut, "nonfinite")
     written = write_port(dut, scratch)
-    tasks = [*constants(dut, card, jobs, stall, f"{seed} constants"),
+    tasks = [constants(dut, card, jobs, stall, f"{seed} constants"),
              *(cocotb.start_soon(task) for task in (
                  softmax(dut, attended, f"{seed} softmax"),
                  drive(dut, "s_axis_job", [job(one.word, rows=one.rows, len=one.length)

@@ -149,8 +149,8 @@ async def exchange(dut: Any, sends: dict[str, Sequence[Payload]], takes: dict[st
     return {name: await task for name, task in tasks.items()}
 
 
-async def offer(dut: Any, level: Any, take: Any, show: Callable[[Sequence[int]], None],
-                words: Sequence[int], most: int, stall: float, seed: str) -> None:
+async def offer(dut: Any, level: Any, take: Any, show: Callable[[Sequence[Any]], None],
+                words: Sequence[Any], most: int, stall: float, seed: str) -> None:
     """Play a queue that shows its next words, at most ``most``, and loses ``take`` of them.
 
     ``show`` puts those that are there on the unit's ports; in a cycle none comes with chance

@@ -35,6 +35,8 @@ RUNS = 36
 #: Beats that a writer waits for, and for how many cycles without one; from a merged entry to the
 #: writer, and from there to memory, besides the beats themselves.
 GATHERED, QUIET, TO_WRITER, TO_MEMORY = 24, 200, 3, 6
+#: From the start of a wait for writes until writers know of it; a writer's patience with a burst.
+FLUSH, PATIENCE = 2, 8
 #: Value beats that share their metadata, and metadata units of a beat.
 SUPERGROUP, UNITS_PER_BEAT = 16, 16
 
@@ -157,10 +159,14 @@ def write(s: State, c: int, address: int, beats: int, time: int) -> None:
 
 
 @_compiled
-def answered(s: State) -> int:
-    """The cycle in which the last write so far has been answered."""
+def answered(s: State, asked: int) -> int:
+    """The cycle in which the last write so far has been answered, for which somebody waits from
+    ``asked`` on."""
     last = 0.0
     for c in range(s.sizes[CHANNELS]):
+        port = s.port[c]
+        if port[WAITING]:
+            _send(s, c, min(port[CAME] + QUIET, max(asked + FLUSH, port[CAME] + PATIENCE)))
         _serve_writes(s, c, 1e18)
         last = max(last, s.memory[c, ANSWERED])
     return int(np.ceil(last / s.timing[CYCLE]))

@@ -141,7 +141,7 @@ class Walk:
             now = max(self._cycle + of.issue, fetched + verdict + 1)
             now = max(now, self._room(step))
             if v.get("fence"):
-                now = max(now, self._answered() + 2)
+                now = max(now, self._answered(now) + 2)
             self._go(now, fetched)
             self._start(step, now)
         return self.count
@@ -161,7 +161,7 @@ class Walk:
             self._settle()
             for reports in self._reports.values():
                 now = max(now, self._when(reports[-1]) + 2)
-            now = max(now, self._answered() + 3)
+            now = max(now, self._answered(now) + 3)
             self.count.cycles = now + of.end
             used = self.count
             idle = used.cycles - used.engine_cycles - used.stall_weights - used.stall_epilogue
@@ -176,10 +176,10 @@ class Walk:
         if self._keep:
             self.times.append(Times(step, now))
 
-    def _answered(self) -> int:
-        """When all writes so far are in memory."""
+    def _answered(self, asked: int) -> int:
+        """When all writes so far are in memory, if dispatch waits for that from ``asked`` on."""
         self._settle()
-        return max(int(kernels.answered(self._state)), self._wrote)
+        return max(int(kernels.answered(self._state, asked)), self._wrote)
 
     def _room(self, step: Step) -> int:
         """When there is room for an instruction."""
