@@ -12,6 +12,8 @@ from ..spec.config import CardConfig
 WORDS = 3
 #: Words that leave the beat memory in a cycle.
 QUAD = 4
+#: Bits of a beat from which it fills blocks of UltraRAM, which are 72 bits wide.
+_URAM_BITS = 512
 
 
 def _sum(a, b):
@@ -60,7 +62,9 @@ class Constants(wiring.Component):
         quads = beat_bits // (32 * QUAD)
 
         # Beats.
-        m.submodules.beats = beats = Ram(beat_bits, depth=depth)
+        # Wide and shallow: LUTs would be many, block memories are for the entries.
+        m.submodules.beats = beats = Ram(
+            beat_bits, depth=depth, style="ultra" if beat_bits >= _URAM_BITS else "")
         held, tail, head = Signal(range(depth + 1)), Signal(range(depth)), Signal(range(depth))
         write, read = Signal(), Signal()
         m.d.comb += [

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rtl_gen.spec.isa import COUNTERS
+from rtl_gen.spec.isa import COUNTERS, Register
 
 from ..check import check
 from ..checkpoint import Checkpoint
-from ..compile import Compiler
+from ..compile import DECODE, Compiler
 from ..errors import UserError
 from ..listing import listing, words
 from ..model import prepare
 from ..options import Options
+from ..parts import SILENT, first_pass
 from . import common
 from .common import OUT
 
@@ -48,8 +49,8 @@ def compile_(
                         f"not {candidates}")
     program = Compiler(layout, candidates=candidates, store_logits=logits).program()
     position = layout.context - 1
-    checked = check(layout.config, program.instructions,
-                    {1: position, 2: position + 1, 6: 1, 14: 1})
+    checked = check(layout.config, program.instructions, {
+        **first_pass(layout, DECODE, [position]), Register.LEFT: 1, SILENT: 1})
     size = layout.memory.used * layout.config.beat_bytes
     used = {number for _, fields in program.instructions for number in range(COUNTERS)
             if fields["wait"] >> number & 1}
