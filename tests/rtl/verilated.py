@@ -22,6 +22,8 @@ from amaranth.lib.wiring import In
 from rtl_gen import emit
 
 SHIM = pathlib.Path(__file__).with_name("verilated.cpp")
+#: Behaviour of what ``dsp48`` instantiates.
+_PRIMITIVES = [pathlib.Path(__file__).with_name(f"{name}.v") for name in ("DSP48E2", "MUXF7")]
 
 
 class _Stream(ctypes.Structure):
@@ -55,8 +57,8 @@ class Model:
     name : str
     folder : pathlib.Path
         Where compiled models are kept, by the digest of their sources.
-    texts : dict
-        The Verilog, if not just what ``emit.convert`` makes of the component.
+    dsp48 : bool
+        With the primitives of UltraScale+ by name, as ``heddle rtl --dsp48`` has them.
     blocks : tuple of str
         Modules that are compiled once for all their instances, not inlined.
     optimise : str
@@ -64,7 +66,7 @@ class Model:
     """
 
     def __init__(self, component: wiring.Component, name: str, folder: pathlib.Path, *,
-                 texts: dict[str, str] | None = None, blocks: tuple[str, ...] = (),
+                 dsp48: bool = False, blocks: tuple[str, ...] = (),
                  optimise: str = "-O1") -> None:
         self.inputs, self.outputs, self.plain_in, self.plain_out = {}, {}, {}, {}
         for member, spec in component.signature.members.items():
@@ -77,7 +79,9 @@ class Model:
         self.width = {member: len(Value.cast(value)) for group in (
             self.inputs, self.outputs, self.plain_in, self.plain_out)
             for member, value in group.items()}
-        texts = texts or emit.convert(component, name)
+        texts = emit.convert(component, name, dsp48=dsp48)
+        if dsp48:
+            texts |= {path.stem: path.read_text() for path in _PRIMITIVES}
         self._library = ctypes.CDLL(str(self._build(texts, name, folder, blocks, optimise)))
         self._library.run.restype = ctypes.c_int64
 

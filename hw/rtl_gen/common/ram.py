@@ -5,6 +5,9 @@ from amaranth import ClockSignal, Instance, Module, Shape
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+#: Bits from which a memory is wide.
+_WIDE = 512
+
 _VERILOG = """\
 // Simple dual-port memory: one write port with {parts} enables, one read port a cycle later; a read
 // of the word that is being written gives the old one.  No initial content.
@@ -20,6 +23,12 @@ module {name} (
     end
 endmodule
 """
+
+
+def wide_style(bits: int) -> str:
+    """The style of memories that are wide and shallow: eight blocks of UltraRAM take the place of
+    hundreds of LUTs, and block memories are for what is deep."""
+    return "ultra" if bits >= _WIDE else ""
 
 
 class Ram(wiring.Component):

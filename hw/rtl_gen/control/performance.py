@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counters of the status record."""
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,7 +17,7 @@ def events(config: CardConfig) -> data.StructLayout:
     beats = range(config.channels + 1)
     return data.StructLayout({
         "read_beats": beats, "write_beats": beats,      # of all channels
-        "entries": 2,           # taken by the engine from every channel
+        "entries": 2,           # taken by the engine from every channel; 3: at work, none taken
         "wait_weights": 1,      # a product runs, a channel has no entry
         "wait_rows": 1,         # a product runs, its finished rows are not taken
     })
@@ -63,7 +63,8 @@ class Performance(wiring.Component):
         idle = (now.entries == 0) & ~now.wait_weights
         steps = {
             "cycles": 1, "read_beats": now.read_beats, "write_beats": now.write_beats,
-            "engine_beats": now.entries, "engine_cycles": now.entries != 0,
+            "engine_beats": Mux(now.entries == 3, 0, now.entries),
+            "engine_cycles": now.entries != 0,
             "stall_weights": now.wait_weights & (now.entries == 0),
             "stall_epilogue": idle & now.wait_rows,
             "stall_dependency": idle & ~now.wait_rows & held,

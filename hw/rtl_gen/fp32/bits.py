@@ -29,13 +29,16 @@ class Parts:
     nan: Value
 
 
-def unpack(bits: Value) -> Parts:
-    """The parts of an unsigned(32) bit pattern."""
+def unpack(bits: Value, *, flushed: bool = False) -> Parts:
+    """The parts of an unsigned(32) bit pattern.
+
+    With ``flushed`` nobody cares for the fraction of a subnormal.
+    """
     exponent, fraction = bits[23:31], bits[:23]
     normal, top, rest = exponent.any(), exponent.all(), fraction.any()
     return Parts(
         sign=bits[31], exponent=exponent, zero=~normal, infinite=top & ~rest, nan=top & rest,
-        mantissa=Mux(normal, Cat(fraction, Const(1, 1)), 0))
+        mantissa=Cat(fraction if flushed else Mux(normal, fraction, 0), normal))
 
 
 def nonfinite(bits: Value) -> Value:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer times a power of two, as FP32."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .bits import BIAS, leading_zeros, nonfinite, pack
+from .bits import BIAS, leading_zeros, let, nonfinite, pack
 from .pipe import Pipe
+
+#: Bits that are shifted together at first.
+_GROUP_BITS = 4
+_GROUP = 1 << _GROUP_BITS
 
 
 class Convert(wiring.Component):
@@ -57,11 +61,10 @@ class Convert(wiring.Component):
         exponent_2 = pipe(e_1 + (BIAS + self.width - 1), "exponent_2")
 
         # 3: normalise.
-        normal = Signal(unsigned(self.width))
-        m.d.comb += normal.eq(magnitude_2 << zeros_2)
+        normal, rest = self._normalise(m, magnitude_2, zeros_2)
         mantissa_3 = pipe(normal[-24:], "mantissa_3")
         guard_3 = pipe(normal[-25], "guard_3")
-        sticky_3 = pipe(normal[:-25].any(), "sticky_3")
+        sticky_3 = pipe(normal[:-25].any() | rest, "sticky_3")
         zero_3 = pipe(zeros_2 == self.width, "zero_3")
         exponent = Signal(signed(12))
         m.d.comb += exponent.eq(exponent_2 - zeros_2)
@@ -74,3 +77,26 @@ class Convert(wiring.Component):
         m.d.comb += self.nonfinite.eq(nonfinite(self.o))
 
         return m
+
+    def _normalise(self, m, value, zeros):
+        """The upper bits of ``value << zeros``, 25 at least, and whether any of the others is set.
+
+        Whole groups of bits first: after that few bits can still become upper ones.
+        """
+        if self.width <= 25 + _GROUP:
+            return let(m, (value << zeros)[:self.width], "shifted"), Const(0, 1)
+        groups = -(-self.width // _GROUP)
+        padded = Cat(Const(0, groups * _GROUP - self.width), value)     # the highest one stays
+        near = min(groups, -(-(25 + _GROUP - 1) // _GROUP))
+        # By groups of leading zeros: the bits that may become upper ones, and the rest.
+        any_of = [let(m, padded.word_select(k, _GROUP).any(), f"any_{k}") for k in range(groups)]
+        choices, rests = [], []
+        for skipped in range(groups):
+            top = Cat(Const(0, _GROUP * max(0, near + skipped - groups)),
+                      padded[max(0, groups - skipped - near) * _GROUP:(groups - skipped) * _GROUP])
+            choices.append(top)
+            rests.append(Cat(any_of[:max(0, groups - skipped - near)]).any())
+        coarse, fine = zeros[_GROUP_BITS:], zeros[:_GROUP_BITS]
+        upper = let(m, Array(choices)[coarse], "upper")
+        shifted = let(m, (upper << fine)[:len(upper)], "shifted")
+        return shifted, Array(rests)[coarse]

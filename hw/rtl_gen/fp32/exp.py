@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..spec import tables
 from .bits import BIAS, INFINITY, NAN, nonfinite, unpack
 from .pipe import Pipe
+from .product import product
 
 #: Largest argument with a finite result; magnitude of the least one whose result is not zero.
 LARGEST, LEAST = 0x42B1_7217, 0x42AE_AC4F
@@ -61,10 +62,10 @@ class Exp(wiring.Component):
         xi = pipe((wide_1 >> places_1)[:34].as_signed(), "xi")
 
         # 3, 4: in units of ln 2; two registers for the synthesis to move into the DSP blocks.
-        product = pipe.delay(xi * Const(tables.EXP_LOG2E, 33), 2, "product")
+        scaled = pipe.delay(xi * Const(tables.EXP_LOG2E, 33), 2, "scaled")
 
         # 5: whole part n, interval i, and u within the interval.
-        t = product[32:].as_signed()
+        t = scaled[32:].as_signed()
         f = t[:26]
         c0, c1, c2 = (pipe(column[f[19:]], f"c{k}") for k, column in enumerate(table(tables.EXP)))
         u_5 = pipe(f[:19], "u_5")
@@ -74,10 +75,9 @@ class Exp(wiring.Component):
         curve = pipe(c2 * u_5, "curve")
         slope = Signal(unsigned(23))
         m.d.comb += slope.eq(pipe(c1, "c1_6") + (curve >> 19))
-        slope_7 = pipe(slope, "slope_7")
 
-        # 8, 9: rise; two registers as above.
-        rise = pipe.delay(slope_7 * pipe.delay(u_5, 2, "u_7"), 2, "rise")
+        # 8, 9: rise.
+        rise = product(m, pipe, platform, slope, pipe(u_5, "u_6"), "rise")
 
         # 10: p has 28 fraction bits; the leading one is left out.
         p = Signal(unsigned(29))

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from .bits import BIAS, nonfinite, pack, unpack
 from .pipe import Pipe
+from .product import product
 
 
 class Mul(wiring.Component):
@@ -34,14 +35,11 @@ class Mul(wiring.Component):
         m = Module()
         pipe = Pipe(m, self.en)
 
-        # 1 to 3: registers before the multiplier and two behind it, for the synthesis to move into
-        # the DSP blocks.
-        a, b = unpack(self.a), unpack(self.b)
-        product = pipe.delay(
-            pipe(a.mantissa, "mantissa_a") * pipe(b.mantissa, "mantissa_b"), 2, "product")
-        exponent = Signal(signed(10))
-        m.d.comb += exponent.eq(a.exponent + b.exponent - BIAS)
-        exponent_3 = pipe.delay(exponent, 3, "exponent")
+        # 1 to 3.
+        # Zeros take their result from flags.
+        a, b = unpack(self.a, flushed=True), unpack(self.b, flushed=True)
+        mantissas = product(m, pipe, platform, a.mantissa, b.mantissa, "product")
+        exponents_3 = pipe.delay(a.exponent + b.exponent, 3, "exponents")
         sign_3 = pipe.delay(a.sign ^ b.sign, 3, "sign")
         zero_3 = pipe.delay(a.zero | b.zero, 3, "zero")
         infinite_3 = pipe.delay(a.infinite | b.infinite, 3, "infinite")
@@ -49,12 +47,14 @@ class Mul(wiring.Component):
             a.nan | b.nan | (a.infinite & b.zero) | (b.infinite & a.zero), 3, "nan")
 
         # 4: the product of two numbers in [1, 2) is in [1, 4).
-        high = product[47]
+        high = mantissas[47]
+        exponent = Signal(signed(10))
+        m.d.comb += exponent.eq(exponents_3 + Mux(high, 1 - BIAS, -BIAS))
         m.d.comb += self.o.eq(pipe(pack(
-            sign=sign_3, exponent=Mux(high, exponent_3 + 1, exponent_3),
-            mantissa=Mux(high, product[24:], product[23:47]),
-            guard=Mux(high, product[23], product[22]),
-            sticky=product[:22].any() | (high & product[22]),
+            sign=sign_3, exponent=exponent,
+            mantissa=Mux(high, mantissas[24:], mantissas[23:47]),
+            guard=Mux(high, mantissas[23], mantissas[22]),
+            sticky=mantissas[:22].any() | (high & mantissas[22]),
             zero=zero_3, infinite=infinite_3, nan=nan_3), "result"))
         m.d.comb += self.nonfinite.eq(nonfinite(self.o))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers of a pipeline."""
 
-from amaranth.hdl import Module, Signal, Value, ValueCastable
+from amaranth.hdl import Const, Module, Signal, Value, ValueCastable
 
 
 class Pipe:
@@ -15,6 +15,11 @@ class Pipe:
 
     def __init__(self, m: Module, en: Value | None = None) -> None:
         self._m, self._en = m, en
+
+    @property
+    def enable(self) -> Value:
+        """That of all registers."""
+        return Const(1, 1) if self._en is None else self._en
 
     def __call__(self, value: Value, name: str, *, reset_less: bool = True) -> Signal:
         """``value`` one cycle later.

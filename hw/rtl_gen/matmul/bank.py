@@ -5,7 +5,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..common import Ram
+from ..common import Ram, wide_style
 from ..spec.config import ACC_BITS, CardConfig
 
 #: Finished rows that wait for the epilogue: as many as the engine has in flight, and some.
@@ -66,7 +66,8 @@ class Bank(wiring.Component):
         m = Module()
         tokens, width = self.config.tokens, ACC_BITS * self.config.tokens
         m.submodules.bank = bank = Ram(width, depth=self.config.acc_rows)
-        m.submodules.rows = rows = Ram(width, depth=ROWS, style="distributed")
+        m.submodules.rows = rows = Ram(
+            width, depth=ROWS, style=wide_style(8 * self.config.beat_bytes) or "distributed")
 
         add, write = (Signal(control(self.config), name=name) for name in ("add", "write"))
         sums, older = Signal(width, reset_less=True), Signal(width, reset_less=True)

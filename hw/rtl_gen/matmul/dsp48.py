@@ -2,13 +2,18 @@
 """Two products in one DSP48E2: the two columns of a half share their weights.
 
 ``weight · (upper · 2^18 + lower)`` holds both products; a chain of eight keeps the lower sum within
-18 bits as long as weights keep within ±127, as all weights, K and V do.  Each link of a chain adds
-to the one before it, so its operands come a cycle later.
+18 bits as long as weights keep within ±127, as all weights, K and V do.  A chain starts from 2^17,
+so the lower sum never borrows from the upper one.  Each link of a chain adds to the one before it,
+so its operands come a cycle later.
+
+The pre-adder chooses between the near and the far digits of a slot (``select``).  So both come as
+sums already, ``upper · 2^18 + lower``: :func:`borrow` is what they need for that.
 """
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed
+from amaranth import Cat, Instance, Module, Signal, Value, signed
 
 from ..common import tree_sum
+from ..common.dsp48e2 import multiply_add
 from .products import DOT_BITS, Products, chain
 from .select import half_columns
 
@@ -16,30 +21,30 @@ from .select import half_columns
 LOWER = 18
 
 
-def _multiply_add(m: Module, name: str, weight, lower, upper, before):
-    """One DSP48E2: its sum (48 bits), and the cascade to the next."""
-    a, b, d, p, cascade = (
-        Signal(30), Signal(18), Signal(27), Signal(48, name=f"{name}_p"),
-        Signal(48, name=f"{name}_cascade"))
-    m.d.comb += [
-        a.eq(lower.as_signed()), b.eq(weight.as_signed()),
-        d.eq(Cat(Const(0, LOWER), upper).as_signed())]
-    enables = dict.fromkeys((
-        "CEA2", "CEALUMODE", "CEB2", "CECTRL", "CED", "CEINMODE", "CEM", "CEP", "CECARRYIN"), 1)
-    unused = dict.fromkeys((
-        "CEA1", "CEAD", "CEB1", "CEC", "CARRYIN", "RSTA", "RSTALLCARRYIN", "RSTALUMODE", "RSTB",
-        "RSTC", "RSTCTRL", "RSTD", "RSTINMODE", "RSTM", "RSTP"), 0)
-    m.submodules[name] = Instance(
-        "DSP48E2", p_AMULTSEL="AD", p_BMULTSEL="B", p_USE_MULT="MULTIPLY",
-        p_AREG=1, p_ACASCREG=1, p_BREG=1, p_BCASCREG=1, p_DREG=1, p_ADREG=0, p_MREG=1, p_PREG=1,
-        i_CLK=ClockSignal(), i_A=a, i_B=b, i_C=Const(0, 48), i_D=d,
-        i_PCIN=Const(0, 48) if before is None else before,
-        i_ALUMODE=Const(0, 4), i_CARRYINSEL=Const(0, 3),
-        i_INMODE=Const(0b00100, 5),                                     # D + A2
-        i_OPMODE=Const(0b000_000_101 | (before is not None) << 4, 9),   # product, and PCIN
-        **{f"i_{port}": Const(1, 1) for port in enables},
-        **{f"i_{port}": Const(0, 1) for port in unused}, o_P=p, o_PCOUT=cascade)
-    return p, cascade
+def borrow(digits):
+    """The digits of two columns as :class:`Dsp48Products` takes them.
+
+    The upper one, the first column's, is less by one where the lower one is negative.  It keeps
+    eight bits because quantised values keep within ±127, their high digits too.
+    """
+    first, second = digits[:8], digits[8:]
+    return Cat((first - second[7])[:8], second) if len(second) else first
+
+
+def _operand(digits):
+    """``upper · 2^18 + lower``."""
+    if len(digits) == 8:
+        return digits.as_signed()
+    lower = digits[8:]
+    return Cat(lower, lower[7].replicate(LOWER - 8), digits[:8]).as_signed()
+
+
+def muxf7(m: Module, select, low, high) -> Value:
+    """One of two values, each of whose bits is made by a LUT6, by the multiplexers behind LUTs."""
+    out = Signal(len(low))
+    for bit, (zero, one) in enumerate(zip(low, high, strict=True)):
+        m.submodules += Instance("MUXF7", i_I0=zero, i_I1=one, i_S=select, o_O=out[bit])
+    return out
 
 
 class Dsp48Products(Products):
@@ -53,14 +58,16 @@ class Dsp48Products(Products):
         for first in range(chains):
             before = None
             for slot in range(first, slots, chains):
-                digits = self.digits.word_select(slot, 8 * columns)
-                p, before = _multiply_add(
-                    m, f"dsp_{slot}", self.weights.word_select(slot, 8), digits[:8],
-                    digits[8:] if columns == 2 else Const(0, 8), before)
-            lower.append(p[:LOWER].as_signed())
-            # A negative lower sum has borrowed from the upper one.
-            upper.append(p[LOWER:2 * LOWER].as_signed() + p[LOWER - 1])
-        for column, sums in enumerate((lower, upper)[:columns]):
+                near, far = (digits.word_select(slot, 8 * columns)
+                             for digits in (self.near, self.far))
+                p, before = multiply_add(
+                    m, f"dsp_{slot}", a=_operand(near), take_a=self.take_near[slot],
+                    d=_operand(far), take_d=self.take_far[slot],
+                    b=self.weights.word_select(slot, 8).as_signed(), c=1 << LOWER - 1,
+                    before=before)
+            lower.append(Cat(p[:LOWER - 1], ~p[LOWER - 1]).as_signed())
+            upper.append(p[LOWER:2 * LOWER].as_signed())
+        for column, sums in enumerate((upper, lower)[2 - columns:]):
             halves = []
             for k in range(2):
                 half = Signal(signed(DOT_BITS), name=f"half_{column}_{k}", reset_less=True)

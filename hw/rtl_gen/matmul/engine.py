@@ -11,12 +11,12 @@ from ..spec.config import ACC_BITS, CardConfig
 from . import bank, products, sequencer
 from .bank import ROWS, Bank
 from .delay import delay
+from .dsp48 import borrow
 from .fresh import Fresh
 from .lane import SHIFT_BITS, Lane, combine
 from .planes import Planes
 from .rows import RowReader
-from .select import GROUP as SLOTS
-from .select import half_bits
+from .select import CHOICES, PAIR, half_bits, half_columns
 from .sequencer import Sequencer
 
 #: Lanes that share one copy of what a step tells all lanes.
@@ -66,7 +66,7 @@ class Engine(wiring.Component):
     done : ``Out(layouts.DONE)``
         For instructions without ``last``.
     entries_used : ``Out(2)``
-        Entries used, of each channel.
+        Entries used, of each channel; 3: at work with entries that it needs once more.
     wait_weights, wait_rows : ``Out(1)``
         A step waited for entries; for the epilogue (or for a write to be taken).
     """
@@ -119,7 +119,7 @@ class Engine(wiring.Component):
         m.d.comb += [
             step.ready.eq(fetch), planes.read_en.eq(fetch), planes.align_en.eq(align),
             planes.block[0].eq(step.p.block[0]), planes.block[1].eq(step.p.block[1]),
-            planes.ratio.eq(fetched.ratio),
+            planes.ratio.eq(fetched.ratio), planes.cross.eq(fetched.upper[0]),
             fresh.read_en.eq(fetch), fresh.head.eq(step.p.head), fresh.beat.eq(step.p.beat),
             fresh.row.eq(step.p.head_row),
             fresh.merge_en.eq(align), fresh.kind.eq(fetched.merge), fresh.delta.eq(fetched.delta),
@@ -144,10 +144,11 @@ class Engine(wiring.Component):
                      Cat(level.any() for level in self.level).all())
         m.d.comb += fire.eq(aligned_valid & enough & free)
         used = Signal(2)
-        m.d.comb += used.eq(Mux(fire, Mux(aligned.pair, 2, 1), 0))
+        m.d.comb += used.eq(Mux(fire & ~aligned.stay, Mux(aligned.pair, 2, 1), 0))
         m.d.comb += [take.eq(used) for take in self.take]
         m.d.sync += [
-            self.entries_used.eq(used), self.ends.eq(fire & aligned.last_step),
+            self.entries_used.eq(Mux(fire & aligned.stay, 3, used)),
+            self.ends.eq(fire & aligned.last_step),
             self.wait_weights.eq(aligned_valid & free & ~enough),
             self.wait_rows.eq(aligned_valid & ~free)]
 
@@ -198,9 +199,10 @@ class Engine(wiring.Component):
 
         all_candidates = planes.candidates
         if products.staggered(platform):
-            size = half_bits(config) // (config.beat_bytes // SLOTS)
+            size = 8 * half_columns(config)
             all_candidates = [
-                Cat(delay(m, half.word_select(k, size), products.link(config, k * SLOTS))
+                Cat(delay(m, borrow(half.word_select(k, size)),
+                          products.link(config, k // CHOICES * PAIR))
                     for k in range(len(half) // size)) for half in planes.candidates]
         for first in range(0, config.channels, GROUP):
             name = f"group_{first // GROUP}"
@@ -221,6 +223,7 @@ class Engine(wiring.Component):
                     lane.entries[0].eq(self.entries[channel][0]),
                     lane.entries[1].eq(self.entries[channel][1]), lane.swap.eq(self.swap[channel]),
                     lane.valid.eq(group_valid), lane.pair.eq(aligned.pair),
+                    lane.upper.eq(aligned.upper),
                     lane.hold.eq(writing[channel] & ~self.write[channel].ready),
                     lane.merge_all.eq(fresh.lanes[channel]), lane.merge_bytes.eq(fresh.bytes),
                     lane.fresh_k.eq(fresh.k[channel % config.tokens]),

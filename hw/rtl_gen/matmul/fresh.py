@@ -106,15 +106,18 @@ class Fresh(wiring.Component):
             m.d.comb += token.eq(place - self.delta)
             return (token >= 0) & (token < self.columns)
 
-        def choose(words, which, name):
-            """The digit to read of that word."""
-            word = Signal.like(words[0], name=name)
-            m.d.comb += word.eq(Array(words)[which])
-            return Mux(self.high, word[len(word) // 2:], word[:len(word) // 2])
-
         places = Signal(max(lanes, config.beat_bytes))
         m.d.comb += places.eq(Cat(fresh(place) for place in range(len(places))))
         v_data = [v.read_data.word_select(token, 16 * lanes) for token in range(tokens)]
+
+        def digit(word, name):
+            """The digit that is read of a word."""
+            half = Signal(len(word) // 2, name=name)
+            m.d.comb += half.eq(Mux(self.high, word[len(half):], word[:len(half)]))
+            return half
+
+        k_digits = Array(digit(word, f"k_digit_{token}") for token, word in enumerate(k_data))
+        v_digits = Array(digit(word, f"v_digit_{token}") for token, word in enumerate(v_data))
         v_out = [Signal(8 * lanes, name=f"v_out_{q}", reset_less=True) for q in range(tokens)]
         k_out = [Signal(size, name=f"k_out_{q}", reset_less=True) for q in range(tokens)]
         m.d.comb += [port.eq(value) for port, value in zip(self.k, k_out, strict=True)]
@@ -129,6 +132,5 @@ class Fresh(wiring.Component):
                 token = Signal(range(tokens), name=f"from_{q}")
                 m.d.comb += token.eq(q - self.delta + self.buffer)
                 m.d.sync += [
-                    k_out[q].eq(choose(k_data, token, f"k_word_{q}")),
-                    v_out[q].eq(choose(v_data, token, f"v_word_{q}"))]
+                    k_out[q].eq(k_digits[token]), v_out[q].eq(v_digits[token])]
         return m

@@ -9,9 +9,9 @@ from ..common import layouts
 from ..spec.config import ACC_BITS, CardConfig
 from . import bank, products
 from .delay import delay
-from .dsp48 import Dsp48Products
+from .dsp48 import Dsp48Products, muxf7
 from .products import DOT_BITS, Products
-from .select import GROUP, half_bits, half_columns, select
+from .select import PAIR, far, half_bits, half_columns, near_halves
 
 #: Bits of a shift: up to 31 for the exponent, 8 for the high digit of a weight.
 SHIFT_BITS = 6
@@ -46,6 +46,9 @@ class Lane(wiring.Component):
         Entries were taken in the cycle before.
     pair : ``In(1)``
         The upper half of the columns takes the second entry, not the first.
+    upper : ``In(2)``
+        Which slots look at the upper half of their group, if their pattern halves groups: bit 0 of
+        slots 0 and 1 of four, bit 1 of the others; 0 otherwise.
     hold : ``In(1)``
         Keep ``merged``: its write waits.  Nothing may be taken meanwhile.
     merge_all : ``In(1)``, merge_bytes : ``In(B)``
@@ -70,7 +73,7 @@ class Lane(wiring.Component):
         self.config = config
         super().__init__({
             "entries": In(layouts.entry(config).size).array(2), "swap": In(1), "valid": In(1),
-            "pair": In(1), "hold": In(1),
+            "pair": In(1), "upper": In(2), "hold": In(1),
             "merge_all": In(1), "merge_bytes": In(config.beat_bytes),
             "fresh_k": In(8 * config.beat_bytes), "fresh_v": In(8 * config.tokens),
             "merged": Out(8 * config.beat_bytes),
@@ -98,13 +101,17 @@ class Lane(wiring.Component):
 
         # The first entry goes to both halves, or the second to the upper one.  Every byte has four
         # places to come from, a LUT for a bit.
-        weights, index = (
+        weights, choice, take_near, take_far = (
             [Signal(bits * slots, name=f"{name}_{half}", reset_less=True) for half in range(2)]
-            for name, bits in (("weights", 8), ("index", 4)))
+            for name, bits in (("weights", 8), ("choice", 3), ("take_near", 1), ("take_far", 1)))
         with m.If(~self.hold):
-            m.d.sync += [
-                index[0].eq(Mux(self.swap, odd[1], even[1])),
-                index[1].eq(Mux(self.swap ^ self.pair, odd[1], even[1]))]
+            for half, other in enumerate((self.swap, self.swap ^ self.pair)):
+                for slot in range(slots):
+                    index = Mux(other, odd[1].word_select(slot, 4), even[1].word_select(slot, 4))
+                    m.d.sync += [
+                        choice[half].word_select(slot, 3).eq(index[:3]),
+                        take_near[half][slot].eq(~(index[3] ^ self.upper[slot % 4 // 2])),
+                        take_far[half][slot].eq(index[3] & ~self.upper.any())]
             for slot in range(slots):
                 places = Cat(even[0].word_select(slot, 8), odd[0].word_select(slot, 8),
                              self.fresh_k.word_select(slot, 8),
@@ -121,24 +128,28 @@ class Lane(wiring.Component):
         # Cascaded multipliers take their operands one link after the other.
         staggered = products.staggered(platform)
         if staggered:
-            for half in range(2):
-                weights[half], index[half] = (
-                    Cat(delay(m, value.word_select(slot, bits), products.link(config, slot))
+            for values, bits in (weights, 8), (choice, 3), (take_near, 1), (take_far, 1):
+                for half in range(2):
+                    values[half] = Cat(
+                        delay(m, values[half].word_select(slot, bits), products.link(config, slot))
                         for slot in range(slots))
-                    for value, bits in ((weights[half], 8), (index[half], 4)))
 
         dots = []
         for half in range(2):
             half_products = Dsp48Products(config) if staggered else Products(config)
             m.submodules[f"products_{half}"] = half_products
-            groups = [Signal(half_bits(config) // slots * GROUP, name=f"group_{half}_{k}")
-                      for k in range(slots // GROUP)]
+            choose = muxf7 if staggered else lambda m, select, low, high: Mux(select, high, low)
+            pairs = [Signal(half_bits(config) // slots * PAIR, name=f"pair_{half}_{k}")
+                     for k in range(slots // PAIR)]
             m.d.comb += [
-                Cat(groups).eq(self.candidates[half]),
+                Cat(pairs).eq(self.candidates[half]),
                 half_products.valid.eq(self.valid), half_products.weights.eq(weights[half]),
-                half_products.digits.eq(Cat(
-                    select(groups[slot // GROUP], index[half].word_select(slot, 4))
-                    for slot in range(slots)))]
+                half_products.near.eq(Cat(
+                    choose(m, which[2], *near_halves(pairs[slot // PAIR], slot, which))
+                    for slot in range(slots) for which in (choice[half].word_select(slot, 3),))),
+                half_products.far.eq(Cat(far(pairs[slot // PAIR], slot) for slot in range(slots))),
+                half_products.take_near.eq(take_near[half]),
+                half_products.take_far.eq(take_far[half])]
             dots += [
                 half_products.dots.word_select(k, DOT_BITS).as_signed() for k in range(columns)]
 

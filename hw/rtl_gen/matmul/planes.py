@@ -29,8 +29,8 @@ class Planes(wiring.Component):
     block : ``In(16).array(2)``
         The first block that each half's entry reads.
     align_en : ``In(1)``
-    ratio : ``In(2)``
-        Logarithm of the ratio of what was fetched, 0..2.
+    ratio, cross : ``In(2)``, ``In(1)``
+        Of what was fetched, as :class:`Align` takes them.
     candidates : ``Out(half_bits(config)).array(2)``
         Aligned, from the cycle after ``align_en`` to the next.
     exponents : ``Out(T signed bytes)``
@@ -45,7 +45,7 @@ class Planes(wiring.Component):
         super().__init__({
             "write": In(stream.Signature(layouts.plane_write(config))).array(2),
             "read_en": In(1), "block": In(16).array(2),
-            "align_en": In(1), "ratio": In(2),
+            "align_en": In(1), "ratio": In(2), "cross": In(1),
             "candidates": Out(half_bits(config)).array(2),
             "exponents": Out(data.ArrayLayout(signed(8), config.tokens))})
 
@@ -99,7 +99,8 @@ class Planes(wiring.Component):
             candidates = Signal(half_bits(config), name=f"candidates_{half}", reset_less=True)
             m.d.comb += [
                 align.windows.eq(Cat(windows)), align.block.eq(block[half]),
-                align.ratio.eq(self.ratio), self.candidates[half].eq(candidates)]
+                align.ratio.eq(self.ratio), align.cross.eq(self.cross),
+                self.candidates[half].eq(candidates)]
             with m.If(self.align_en):
                 m.d.sync += candidates.eq(align.candidates)
         return m

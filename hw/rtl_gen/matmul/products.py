@@ -6,7 +6,7 @@ offer decides how a chain is built; the result and its latency are the same in e
 it.
 """
 
-from amaranth import Module, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -55,8 +55,10 @@ class Products(wiring.Component):
         These operands matter.  Registers stand still otherwise: nothing moves, in logic and in
         simulation, while the engine waits.
     weights : ``In(B signed bytes)``
-    digits : ``In(B × columns of a half signed bytes)``
-        Slot by slot, the lowest column first.
+    near, far : ``In(B × columns of a half signed bytes)``
+        Digits, slot by slot, the lowest column first.
+    take_near, take_far : ``In(B)``
+        Which of the two each slot takes: at most one; it takes zero without.
     dots : ``Out(columns of a half × DOT_BITS)``
         :func:`latency` cycles later, signed.
     """
@@ -65,7 +67,9 @@ class Products(wiring.Component):
         self.config = config
         slots, columns = config.beat_bytes, half_columns(config)
         super().__init__({
-            "valid": In(1), "weights": In(8 * slots), "digits": In(8 * slots * columns),
+            "valid": In(1), "weights": In(8 * slots),
+            "near": In(8 * slots * columns), "far": In(8 * slots * columns),
+            "take_near": In(slots), "take_far": In(slots),
             "dots": Out(DOT_BITS * columns)})
 
     def elaborate(self, platform):
@@ -82,7 +86,11 @@ class Products(wiring.Component):
         multiply, add = Signal(), Signal()
         m.d.sync += [multiply.eq(self.valid), add.eq(multiply)]
         weights = register(self.weights, "weights", self.valid)
-        digits = register(self.digits, "digits", self.valid)
+        width = 8 * columns
+        digits = register(Cat(
+            Mux(self.take_near[slot], self.near.word_select(slot, width), 0)
+            | Mux(self.take_far[slot], self.far.word_select(slot, width), 0)
+            for slot in range(slots)), "digits", self.valid)
         for column in range(columns):
             products = [
                 register(weights.word_select(slot, 8).as_signed()

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which activation each weight meets: shared alignment by ratio, then 16 : 1 in every slot.
+"""Which activation each weight meets: shared alignment by ratio, then 8 : 1 in every slot.
 
-*Candidates* of half of the columns are one vector of bits: for each group of four slots, for each
-of the 16 indices, one digit for each column of the half, lowest first.
+Positions that a slot keeps ascend, so of its window it can meet few.  At ratio 2 eight slots share
+16 activations, and slot k of them meets number k to k + 8: eight of them, one for each position
+modulo 8, go through a multiplexer of its own (*near*); the ninth (*far*) goes around it, through an
+adder of the multiplier.  At ratio 4 four slots share 16 activations, and each pair of them looks at
+one half, near all.  Patterns whose slots may look anywhere take another step with the halves
+crossed; in each step those slots count whose activation is there.
+
+*Candidates* of half of the columns are one vector of bits: for each pair of slots, ``CHOICES``
+candidates, of each one digit for each column of the half, lowest first.
 """
 
 from amaranth import Cat, Module, Mux, Signal, Value
@@ -10,11 +17,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.config import CardConfig
+from ..spec.formats import Pattern
 
 #: Slots that share their candidates.
-GROUP = 4
-#: Candidates of a slot.
-CHOICES = 16
+PAIR = 2
+#: Near candidates of a slot.
+NEAR = 8
+#: Candidates of a pair: near ones; in place of one of them for the second slot, which is the far
+#: one of the first; the far one of the second.
+CHOICES = NEAR + 2
 
 
 def half_columns(config: CardConfig) -> int:
@@ -24,12 +35,35 @@ def half_columns(config: CardConfig) -> int:
 
 def half_bits(config: CardConfig) -> int:
     """Bits of the candidates of one half."""
-    return config.beat_bytes // GROUP * CHOICES * 8 * half_columns(config)
+    return config.beat_bytes // PAIR * CHOICES * 8 * half_columns(config)
 
 
 def window_bits(config: CardConfig) -> int:
     """Bits of one window of one column."""
     return 4 * config.beat_bytes * 8
+
+
+def index(pattern: Pattern, slot: int, place: int) -> int:
+    """The index (4 bits) with which ``slot`` takes activation ``place`` of its 16-wide group.
+
+    Raises
+    ------
+    ValueError
+        The slot cannot meet it in this pattern.
+    """
+    ordinal = slot % NEAR
+    if pattern.ratio == 1:
+        legal, found = place == slot % 4, place
+    elif pattern.ratio == 2:
+        legal = ordinal <= place <= ordinal + NEAR
+        found = place % NEAR + (NEAR if place == ordinal + NEAR else 0)
+    elif pattern.halved:
+        legal, found = place < 2 * NEAR, place
+    else:
+        legal, found = place // NEAR == slot % 4 // 2, place % NEAR
+    if not legal:
+        raise ValueError(f"slot {slot} of {pattern.name} cannot meet activation {place}")
+    return found
 
 
 class Align(wiring.Component):
@@ -47,6 +81,9 @@ class Align(wiring.Component):
         The block of the window that the entry starts at.
     ratio : ``In(2)``
         Logarithm of the ratio, 0..2.
+    cross : ``In(1)``
+        At ratio 4: slots 0 and 1 of four look at the upper half of their group, 2 and 3 at the
+        lower one.
     candidates : ``Out(half_bits(config))``
     """
 
@@ -54,57 +91,69 @@ class Align(wiring.Component):
         self.config = config
         super().__init__({
             "windows": In(half_columns(config) * window_bits(config)),
-            "block": In(2), "ratio": In(2), "candidates": Out(half_bits(config))})
+            "block": In(2), "ratio": In(2), "cross": In(1), "candidates": Out(half_bits(config))})
 
     def elaborate(self, platform):
         m = Module()
         beat, columns = 8 * self.config.beat_bytes, half_columns(self.config)
-        groups = self.config.beat_bytes // GROUP
+        size = 8 * columns
+        four = [self.windows.word_select(column, 4 * beat) for column in range(columns)]
 
-        def signal(value, name):
-            out = Signal.like(value, name=name)
-            m.d.comb += out.eq(value)
-            return out
+        def digits(column_bits, place):
+            """The digits of all columns at a place."""
+            return Cat(bits.word_select(place, 8) for bits in column_bits)
 
-        # What each ratio sees of each column.
-        one, two, four = [], [], []
-        for column in range(columns):
-            four.append(signal(self.windows.word_select(column, 4 * beat), f"four_{column}"))
-            two.append(signal(
-                Mux(self.block[1], four[-1][2 * beat:], four[-1][:2 * beat]), f"two_{column}"))
-            one.append(signal(
-                Mux(self.block[0], two[-1][beat:], two[-1][:beat]), f"one_{column}"))
+        # A multiplexer of four for every candidate: two halves of a window at ratio 2, of a group
+        # at ratio 4.
+        sources = [[] for _ in range(4)]
+        for pair in range(self.config.beat_bytes // PAIR):
+            first = PAIR * pair % NEAR          # the number of its first slot among eight
+            window, group = PAIR * pair // NEAR * 2 * NEAR, pair // 2 * 2 * NEAR
+            near = [k if k >= first else k + NEAR for k in range(NEAR)]
+            for place, fourth in (*zip(near, range(NEAR), strict=True),
+                                  (first + NEAR, first), (first + 1 + NEAR, 0)):
+                half = pair % 2 * NEAR
+                for source, at in zip(sources, (
+                        window + place, 2 * self.config.beat_bytes + window + place,
+                        group + half + fourth, group + NEAR - half + fourth), strict=True):
+                    source.append(digits(four, at))
+        second, many = Signal(), Signal(half_bits(self.config))
+        m.d.comb += [
+            second.eq(Mux(self.ratio[1], self.cross, self.block[1])),
+            many.eq(Mux(self.ratio[1],
+                        Mux(second, Cat(sources[3]), Cat(sources[2])),
+                        Mux(second, Cat(sources[1]), Cat(sources[0]))))]
+        m.d.comb += self.candidates.eq(many)
 
-        def gather(sources, choices, position):
-            """Those choices of all groups, from the bytes that ``position`` names."""
-            return Cat(source.word_select(position(group, index), 8) for group in range(groups)
-                       for index in choices for source in sources)
-
-        # A dense slot looks at its own four only: the others need no multiplexer.
-        own, others = range(GROUP), range(GROUP, CHOICES)
-        parts = []
-        for choices in own, others:
-            part = Mux(
-                self.ratio[1],
-                gather(four, choices, lambda group, index: group * CHOICES + index),
-                gather(two, choices, lambda group, index: group // 2 * CHOICES + index))
-            if choices == own:
-                dense = gather(one, choices, lambda group, index: group * GROUP + index)
-                part = Mux(self.ratio == 0, dense, part)
-            parts.append(signal(part, f"choices_{choices.start}"))
-        m.d.comb += self.candidates.eq(Cat(
-            part.word_select(group, len(part) // groups) for group in range(groups)
-            for part in parts))
+        # A dense slot looks at its own activation only.
+        with m.If(self.ratio == 0):
+            for slot in range(self.config.beat_bytes):
+                candidate = slot // PAIR * CHOICES + slot % 4
+                one = [Cat(bits[8 * slot + beat * block:][:8] for block in range(4)
+                           ).word_select(self.block, 8) for bits in four]
+                m.d.comb += self.candidates.word_select(candidate, size).eq(Cat(one))
         return m
 
 
-def select(choices: Value, index: Value) -> Value:
-    """One of the ``CHOICES`` equal pieces of ``choices``, a group's part of the candidates.
+def near_halves(candidates: Value, slot: int, choice: Value) -> tuple[Value, Value]:
+    """Two of a slot's near candidates, between which bit 2 of ``choice`` decides.
 
-    A tree of multiplexers: on Xilinx four LUT6, two MUXF7 and a MUXF8 a bit.
+    Multiplexers of four: a LUT6 a bit.
+
+    Parameters
+    ----------
+    candidates : Value
+        Those of the slot's pair.
     """
-    width = len(choices) // CHOICES
-    level = [choices.word_select(k, width) for k in range(CHOICES)]
-    for bit in index:
+    width = len(candidates) // CHOICES
+    level = [candidates.word_select(k, width) for k in range(NEAR)]
+    if slot % PAIR:
+        level[(slot - 1) % NEAR] = candidates.word_select(NEAR, width)
+    for bit in choice[:2]:
         level = [Mux(bit, high, low) for low, high in zip(level[::2], level[1::2], strict=True)]
-    return level[0]
+    return level[0], level[1]
+
+
+def far(candidates: Value, slot: int) -> Value:
+    """The far candidate of a slot."""
+    return candidates.word_select(NEAR + slot % PAIR, len(candidates) // CHOICES)

@@ -26,6 +26,7 @@ def step(config: CardConfig) -> data.StructLayout:
         "last_row": 1, "last_step": 1,          # of the instruction
         "done": 1,                              # the engine reports this instruction
         "signal": isa.COUNTERS,
+        "upper": 2, "stay": 1,                  # see Lane; the entries are needed once more
         "merge": 2, "delta": signed(DELTA_BITS), "head": 6, "buffer": 2,
         "beat": BEAT_BITS, "head_row": range(config.head_words),
         "address": 32})                         # of the (first) entry
@@ -91,6 +92,9 @@ class Sequencer(wiring.Component):
         row, rows_left = Signal(12, reset_less=True), Signal(12, reset_less=True)
         entry, left = Signal(12, reset_less=True), Signal(12, reset_less=True)
         first_entry, low = Signal(reset_less=True), Signal(reset_less=True)
+        # Each entry twice; for the second time.
+        halved, again, stay = Signal(reset_less=True), Signal(reset_less=True), Signal()
+        m.d.comb += stay.eq(halved & ~again)
         block, address = Signal(16, reset_less=True), Signal(32, reset_less=True)
         position, delta = Signal(12, reset_less=True), Signal(signed(19), reset_less=True)
 
@@ -112,7 +116,7 @@ class Sequencer(wiring.Component):
             last_digit.eq(~now.wide | low | pair),
             last_entry.eq(last_digit & (left == Mux(two, 2, 1))),
             last_row.eq(rows_left == 1),
-            last_step.eq(last_entry & last_row)]
+            last_step.eq(last_entry & last_row & ~stay)]
 
         # Steps that kept their sums: the bank has them only three steps later.
         bank_row = Signal(range(config.acc_rows))
@@ -123,7 +127,9 @@ class Sequencer(wiring.Component):
         step_ = self.step.p
         first_visit = Signal()
         m.d.comb += first_visit.eq(first_entry & ~low)
-        with m.If(now.first & first_visit):
+        with m.If(again):
+            m.d.comb += step_.base.eq(Base.LAST)
+        with m.Elif(now.first & first_visit):
             m.d.comb += step_.base.eq(Base.ZERO)
         with m.Elif(~now.k_outer & ~first_visit):
             m.d.comb += step_.base.eq(Base.LAST)
@@ -143,8 +149,10 @@ class Sequencer(wiring.Component):
             step_.exponent.eq(now.exponent),
             step_.high[0].eq(now.wide & ~low), step_.high[1].eq(now.wide & ~low & ~pair),
             step_.pair.eq(pair), step_.two_beat.eq(now.two_beat), step_.digits.eq(now.digits),
-            step_.keep.eq(Mux(now.last, now.k_outer & ~last_entry, now.k_outer | last_entry)),
-            step_.out.eq(now.last & last_entry), step_.row.eq(bank_row),
+            step_.upper.eq(Mux(halved, Mux(again, 0b01, 0b10), 0)), step_.stay.eq(stay),
+            step_.keep.eq(Mux(now.last, now.k_outer & ~last_entry, now.k_outer | last_entry)
+                          & ~stay),
+            step_.out.eq(now.last & last_entry & ~stay), step_.row.eq(bank_row),
             step_.columns.eq(now.columns),
             step_.last_row.eq(last_row), step_.last_step.eq(last_step),
             step_.done.eq(~now.last), step_.signal.eq(now.signal),
@@ -159,8 +167,9 @@ class Sequencer(wiring.Component):
         with m.If(advance):
             m.d.sync += [
                 kept[0].eq(step_.keep), kept_row[0].eq(bank_row),
-                kept[1].eq(kept[0]), kept_row[1].eq(kept_row[0]),
-                address.eq(address + 1 + pair), low.eq(~last_digit)]
+                kept[1].eq(kept[0]), kept_row[1].eq(kept_row[0]), again.eq(stay)]
+        with m.If(advance & ~stay):
+            m.d.sync += [address.eq(address + 1 + pair), low.eq(~last_digit)]
             with m.If(last_digit):
                 with m.If(now.k_outer):
                     m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1)]
@@ -187,6 +196,7 @@ class Sequencer(wiring.Component):
 
         ratios = _by_pattern(m, word.pattern, "ratios", [
             min(pattern.ratio, 4).bit_length() - 1 for pattern in PATTERNS])
+        halves = _by_pattern(m, word.pattern, "halves", [int(p.halved) for p in PATTERNS])
         multiples = _by_pattern(m, word.pattern, "multiples", [
             pattern.entries.bit_length() - 1 for pattern in PATTERNS])
         total = Signal(12)
@@ -202,7 +212,7 @@ class Sequencer(wiring.Component):
                     & (~running | (advance & last_step)))]
         with m.If(load):
             m.d.sync += [
-                running.eq(1), now.eq(word), ratio.eq(ratios),
+                running.eq(1), now.eq(word), ratio.eq(ratios), halved.eq(halves), again.eq(0),
                 rows.eq(held.rows), row.eq(0), rows_left.eq(held.rows),
                 entries.eq(total), entry.eq(0), left.eq(total), first_entry.eq(1), low.eq(0),
                 block.eq(word.act), address.eq(held.address + constants),

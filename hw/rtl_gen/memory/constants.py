@@ -5,15 +5,13 @@ from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..common import Ram
+from ..common import Ram, wide_style
 from ..spec.config import CardConfig
 
 #: Words that are visible at once.
 WORDS = 3
 #: Words that leave the beat memory in a cycle.
 QUAD = 4
-#: Bits of a beat from which it fills blocks of UltraRAM, which are 72 bits wide.
-_URAM_BITS = 512
 
 
 def _sum(a, b):
@@ -62,9 +60,7 @@ class Constants(wiring.Component):
         quads = beat_bits // (32 * QUAD)
 
         # Beats.
-        # Wide and shallow: LUTs would be many, block memories are for the entries.
-        m.submodules.beats = beats = Ram(
-            beat_bits, depth=depth, style="ultra" if beat_bits >= _URAM_BITS else "")
+        m.submodules.beats = beats = Ram(beat_bits, depth=depth, style=wide_style(beat_bits))
         held, tail, head = Signal(range(depth + 1)), Signal(range(depth)), Signal(range(depth))
         write, read = Signal(), Signal()
         m.d.comb += [

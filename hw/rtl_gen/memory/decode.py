@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Position metadata of a value beat to the candidate that each of its slots takes."""
+"""Position metadata of a value beat to the index of the candidate that each of its slots takes."""
 
 import itertools
 
@@ -68,20 +68,21 @@ def _half(bits: list[Value], first: Value, both: Value, above: Value, k: int) ->
 
 
 class EightOfSixteen(wiring.Component):
-    """Positions of the ones, ascending, among 16 bits of which exactly eight are ones.
+    """Indices of the ones, ascending, among 16 bits of which exactly eight are ones.
 
-    Combinational.  The upper four are found from the other end.
+    The k-th one lies at k to k + 8: the position modulo 8 and whether it is k + 8 tell which
+    (``select.index``).  Combinational.  The upper four are found from the other end.
 
     Members
     -------
     bits : ``In(16)``
-    positions : ``Out(ArrayLayout(unsigned(4), 8))``
+    index : ``Out(ArrayLayout(unsigned(4), 8))``
     """
 
     leaf_name = "eight_of_sixteen"
 
     def __init__(self):
-        super().__init__({"bits": In(16), "positions": Out(data.ArrayLayout(unsigned(4), 8))})
+        super().__init__({"bits": In(16), "index": Out(data.ArrayLayout(unsigned(4), 8))})
 
     def elaborate(self, platform):
         m = Module()
@@ -100,7 +101,8 @@ class EightOfSixteen(wiring.Component):
                 # Seen from the end there are 8 - total ones in the first two nibbles.
                 count = Cat(total[0], total[0] ^ total[1])
                 position = ~_half(bits[::-1], counts[3], count, ~above, 7 - k)
-            m.d.comb += self.positions[k].eq(position)
+            last = lookup(lambda place, k=k: place == k + 8, position)
+            m.d.comb += self.index[k].eq(Cat(position[:3], last))
         return m
 
 
@@ -126,6 +128,7 @@ class Decoder(wiring.Component):
     pattern : ``In(4)``
         Code of the pattern.
     index : ``Out(ArrayLayout(unsigned(4), beat_bytes))``
+        As ``matmul.select.index`` has them.
     done : ``Out(1)``
         ``valid``, ``LATENCY`` cycles later, with the index.
     """
@@ -202,7 +205,7 @@ class Decoder(wiring.Component):
         for number in range(width // 8):
             m.submodules[f"window_{number}"] = window = Leaf(EightOfSixteen())
             m.d.comb += window.bits.eq(bitmaps[16 * number:16 * number + 16])
-            windows.append(window.positions.as_value())
+            windows.append(window.index.as_value())
         eighths = _choices(2, 8)
         pair_of_eight = Cat(*(
             lookup(lambda number, k=slot % 2, bit=bit: eighths[number][k] >> bit & 1,
@@ -219,7 +222,7 @@ class Decoder(wiring.Component):
                  for slot in range(4)]
         for slot, bit in itertools.product(range(4), range(4)):
             m.d.sync += fixed[slot][bit].eq(one_of(code[3], lambda p, s=slot, b=bit: {
-                "dense": s, "1:4": 4 * s, "2:8": 8 * (s // 2), "1:8": 8 * (s % 2),
+                "dense": s, "1:4": 4 * (s % 2),
             }.get(p.name, 0) >> b & 1))
 
         # 5: whichever is not zero.

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..common import Ram
 from ..spec.config import CardConfig
-from ..spec.formats import UNITS_PER_BEAT
+from ..spec.formats import PATTERNS, UNITS_PER_BEAT
 from .decode import QUADS, Decoder
 from .plan import Kind, segment
 
@@ -111,13 +111,14 @@ class Splitter(wiring.Component):
 
         # Weights.  Slots serve the entries by their number modulo four.
         m.d.sync += self.weights_en.eq(self.reserve)
+        alternate = current.pattern.matches(*(p.code for p in PATTERNS if p.name == "1:8"))
         for kept in range(4):
             serves = Signal(name=f"serves_{kept}")
             with m.Switch(current.entries):
                 with m.Case(0):
                     m.d.comb += serves.eq(1)
                 with m.Case(1):
-                    m.d.comb += serves.eq(turn[0] == kept // 2)
+                    m.d.comb += serves.eq(turn[0] == Mux(alternate, kept % 2, kept // 2))
                 with m.Default():
                     m.d.comb += serves.eq(turn == kept)
             for slot in range(kept, width, 4):

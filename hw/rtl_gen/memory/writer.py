@@ -5,7 +5,7 @@ from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..common import Queue, axi, layouts
+from ..common import Queue, axi, layouts, wide_style
 from ..spec.config import CardConfig
 from .reader import PAGE
 
@@ -68,7 +68,8 @@ class Writer(wiring.Component):
         port, beat_bytes = self.axi, self.config.beat_bytes
         size = (beat_bytes - 1).bit_length()
         burst_layout = data.StructLayout({"address": 64, "beats": range(BURST + 1)})
-        m.submodules.data = beats = Queue(8 * beat_bytes, depth=2 * BURST)
+        m.submodules.data = beats = Queue(
+            8 * beat_bytes, depth=2 * BURST, style=wide_style(8 * beat_bytes))
         m.submodules.bursts = bursts = Queue(burst_layout, depth=GATHERED)
 
         # A beat's data wait in their queue from the start; only its number goes on to be joined.

@@ -20,7 +20,8 @@ FIELDS = (
     ("held", 1),            # the next product waits for its counters
     ("empty", 1),           # there is no next product
     ("loaded", 1),          # the epilogue begins with a product
-    ("entries", 2),         # entries of every channel that the engine took in the cycle before
+    # Entries of every channel that the engine took in the cycle before; 3: at work, none taken.
+    ("entries", 2),
     ("last", 1),            # they were the last of a product
     ("wait_weights", 1),    # in the cycle before a channel had no entry for the engine
     ("wait_rows", 1),       # … the epilogue, or a channel's writer, had no room

@@ -42,17 +42,26 @@ class Pattern:
         """Metadata units of one value beat: ``beat_bytes / n`` groups of ``bits`` bits."""
         return 2 * self.bits // self.n
 
+    @property
+    def halved(self) -> bool:
+        """An entry takes two steps of the engine: each slot looks at one half of its 16-wide group
+        in the one and at the other half in the other.
+        """
+        return self.ratio >= 4 and self.m == 16
+
     def slot(self, value: int) -> tuple[int, int, int]:
         """Where slot ``value`` of a beat looks: (engine beat, 16-wide group, ordinal in it).
 
         Up to ratio 4, slots go through the groups in order.  Beyond it, groups of four slots
-        serve the same 16-wide group of each of the ``entries`` windows in turn.
+        serve the same 16-wide group of each of the ``entries`` windows: all of them the lower
+        group of M, then the upper one if M is 8.
         """
         if self.ratio <= 4:
             per_group = 16 // self.ratio
             return 0, value // per_group, value % per_group
-        kept = 16 // self.ratio
-        return value % 4 // kept, value // 4, value % kept
+        turn, place = divmod(value % 4, self.n)
+        upper, entry = divmod(turn, self.entries)
+        return entry, value // 4, upper * self.n + place
 
 
 PATTERNS = (

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 
+from rtl_gen.matmul.select import index
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import Pattern
 
@@ -46,14 +47,14 @@ def choices(pattern: Pattern) -> list[tuple[Places, int]]:
 
 
 def expected(pattern: Pattern, width: int, groups: list[Places]) -> list[int]:
-    """The candidate of every slot, for the positions that each group keeps."""
+    """The index of every slot, for the positions that each group keeps."""
     if pattern.m == 1:
         return [slot % 4 for slot in range(width)]
     result = []
     for slot in range(width):
         _, _, ordinal = pattern.slot(slot)
-        place = groups[slot // pattern.n][slot % pattern.n]
-        result.append(ordinal // pattern.n * pattern.m + place)
+        place = ordinal // pattern.n * pattern.m + groups[slot // pattern.n][slot % pattern.n]
+        result.append(index(pattern, slot, place))
     return result
 
 
@@ -81,12 +82,12 @@ def make_stream(rng: random.Random, config: CardConfig, pattern: Pattern, values
             meta |= code << number * pattern.units * width // 2 if pattern.units else 0
             weights = [rng.randrange(-127, 128) for _ in range(width)]
             group.append(sum((weight & 255) << 8 * k for k, weight in enumerate(weights)))
-            index = expected(pattern, width, [places for places, _ in chosen])
+            indices = expected(pattern, width, [places for places, _ in chosen])
             for entry in range(pattern.entries):
                 serves = [pattern.slot(slot)[0] == entry for slot in range(width)]
                 entries.append((
                     [w if mine else 0 for w, mine in zip(weights, serves, strict=True)],
-                    [i if mine else None for i, mine in zip(index, serves, strict=True)]))
+                    [i if mine else None for i, mine in zip(indices, serves, strict=True)]))
         for _ in range(math.ceil(count * pattern.units / 16)):
             beats.append(meta & (1 << 8 * width) - 1)
             meta >>= 8 * width

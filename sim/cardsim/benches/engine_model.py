@@ -29,6 +29,8 @@ class Job:
     address: int
     pos: int
     weights: npt.NDArray[np.int64]      # [channel, entry, slot]
+    #: Which activation of its 16-wide group (dense: of its four) each slot meets, and its index.
+    place: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
 
     def __getattr__(self, name: str) -> int:
@@ -117,7 +119,7 @@ class EngineModel:
         block = job.act + k * ratio
         slot = np.arange(block_bytes)
         group = {1: 4 * (slot // 4), 2: 16 * (slot // 8), 4: 16 * (slot // 4)}[ratio]
-        position = (block * block_bytes)[None, :, None] + group + job.index
+        position = (block * block_bytes)[None, :, None] + group + job.place
 
         acc = np.zeros((config.channels, job.rows, job.columns), object)
         rows = slice(job.acc_row, job.acc_row + job.rows)

@@ -4,11 +4,20 @@
 import numpy as np
 import numpy.typing as npt
 
+from rtl_gen.matmul.select import index
 from rtl_gen.spec import isa, rules
 from rtl_gen.spec.config import ACC_BITS, HEAD, CardConfig
-from rtl_gen.spec.formats import PATTERNS
+from rtl_gen.spec.formats import PATTERNS, Pattern
 
 from .engine_model import EngineModel, Job, Values
+
+
+def _index(pattern: Pattern, slot: int, place: int) -> int:
+    """-1 for an activation that the slot cannot meet."""
+    try:
+        return index(pattern, slot, place)
+    except ValueError:
+        return -1
 
 
 class Program:
@@ -19,7 +28,8 @@ class Program:
     config : CardConfig
     seed : str
     garbage : bool
-        Some weights are −128, as in parts of the K and V caches that nobody has written.
+        Some weights are −128, as in parts of the K and V caches that nobody has written, and some
+        activations, which nobody writes.
 
     Attributes
     ----------
@@ -59,7 +69,7 @@ class Program:
         return {"done": ended.count(0), "last": ended.count(1)}
 
     def _digits(self, *shape: int) -> npt.NDArray[np.int64]:
-        return self.rng.integers(-128, 128, shape)
+        return self.rng.integers(-127 - self.garbage, 128, shape)
 
     def write_planes(self, *, act: int, blocks: int, columns: int, digits: int, two_beat: int,
                      exponent: int) -> None:
@@ -108,11 +118,17 @@ class Program:
         weights = rng.integers(-127, 128, shape)
         if self.garbage:
             weights[rng.random(shape) < 0.05] = -128
-        index = np.broadcast_to(np.arange(config.beat_bytes) % 4, shape)
-        if pattern.ratio > 1:
-            index = rng.integers(16, size=shape)
+        # A slot may meet one of so many activations, the first of which depends on the slot.
+        slots = np.arange(config.beat_bytes)
+        first, choices = {
+            1: (slots % 4, 1), 2: (slots % 8, 9),
+            4: (slots % 4 // 2 * 8, 8)}[min(pattern.ratio, 4)]
+        if pattern.halved:
+            first, choices = 0 * slots, 16
+        place = first + rng.integers(choices, size=shape)
+        known = np.array([[_index(pattern, slot, at) for at in range(17)] for slot in slots])
         job = Job(fields=fields, rows=rows, beats=beats, address=address, pos=pos, weights=weights,
-                  index=index)
+                  place=place, index=known[slots, place])
         for block in range(fields["act"], fields["act"] + blocks):
             self._reader["block", block] = len(self.jobs)
         if fields["merge"]:

@@ -117,9 +117,12 @@ def _to_slots(parts: npt.NDArray[_Item], pattern: Pattern, beat_bytes: int,
     """
     if pattern.ratio <= 4:
         return parts
-    outer = (pattern.entries, beat_bytes // 4)
-    grid = parts.reshape(len(parts), *(outer[::-1] if back else outer), -1)
-    return np.ascontiguousarray(grid.transpose(0, 2, 1, 3)).reshape(parts.shape)
+    windows, groups = pattern.entries, (beat_bytes // 4, 16 // pattern.m)
+    if back:
+        grid = parts.reshape(len(parts), *groups, windows, -1).transpose(0, 3, 1, 2, 4)
+    else:
+        grid = parts.reshape(len(parts), windows, *groups, -1).transpose(0, 2, 3, 1, 4)
+    return np.ascontiguousarray(grid).reshape(parts.shape)
 
 
 def row_beats(inputs: int, pattern: Pattern, config: CardConfig) -> int:
