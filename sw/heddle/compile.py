@@ -196,7 +196,7 @@ class Compiler:
         sequences, each = self._columns.sequences, self._columns.each
         ends, block, first = blocks(p.words(vocabulary), size), 0, 0
         for piece in matrix.pieces:
-            buffer = lay.scratch.logits[block % 2]
+            buffer = lay.scratch.logits[block % len(lay.scratch.logits)]
             p.matmul("head", piece, buffer - first, norm=1, dst_stride=size)
             end, last = piece.row + piece.rows, piece is matrix.pieces[-1]
             if not piece.last or end != ends[block]:

@@ -16,6 +16,8 @@ from .prune import pattern_of
 from .shape import Shape
 from .tiling import Matrix, Slice, blocks, chunk_ends, coverage, slices, tile
 
+#: Blocks of logits at a time, at most.
+LOGIT_BLOCKS = 8
 #: Lane rows of one block of logits: the fewer, the sooner is the last one looked through.
 LOGIT_ROWS = 32
 #: Softmax results that a card keeps: those of `dest` and `divide` of a MATMUL.
@@ -54,8 +56,8 @@ class Scratch:
     mixed: int
     hidden: int
     gamma: tuple[int, int]
-    logits: tuple[int, int]
-    #: Words of one of the two blocks of logits.
+    logits: tuple[int, ...]
+    #: Words of one of the blocks of logits, of one token.
     logit_words: int
 
 
@@ -238,10 +240,14 @@ class Layout:
             space.take(tokens * words) for words in (width, width, width, 3 * width, hidden))
         first, second = space.take(width), space.take(width)
         rows = min(LOGIT_ROWS, self._words(self.shape.vocabulary))
-        logits = space.take(tokens * rows), space.take(tokens * rows)
+        # The first blocks of a row are looked through more slowly than they come: almost all of
+        # their logits enter the list.  Others wait meanwhile, as many as there is room for.
+        logits = [space.take(tokens * rows) for _ in range(2)]
         space.limit(self.config.scratch_words, f"scratch_words of {self.config.name}")
+        more = (self.config.scratch_words - space.used) // (tokens * rows)
+        logits += [space.take(tokens * rows) for _ in range(min(LOGIT_BLOCKS - 2, more))]
         return Scratch(x=x, position=position, qkv=qkv, mixed=mixed, hidden=inner,
-                       gamma=(first, second), logits=logits, logit_words=rows)
+                       gamma=(first, second), logits=tuple(logits), logit_words=rows)
 
     def _most_planes(self, sequences: int) -> Planes:
         """With all softmax results if they fit, else two for each sequence, which take turns."""
