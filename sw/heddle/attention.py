@@ -136,9 +136,9 @@ class Attention:
 
     def _cycles(self, matrix: Matrix, piece: Piece) -> int:
         """For which a piece keeps the engine, or memory, busy."""
-        entries = piece.rows * piece.beats * max(1, matrix.pattern.ratio // 4)
-        beats = piece.rows * piece.beats * (1 + matrix.pattern.units / 32)
-        return int(max(beats, entries / (1 + self._p.format["two_beat"])))
+        pattern, values = matrix.pattern, piece.rows * piece.beats
+        steps = (values * pattern.entries << pattern.halved) / (1 + self._p.format["two_beat"])
+        return int(max(values * (1 + pattern.units / 32), steps))
 
     # ---- Instructions ----
 

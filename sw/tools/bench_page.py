@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from bench_rows import FEW, LONG, MAIN, MORE, PATTERNS, SHAPES, SLOW, TOKENS, Row, short
+from bench_rows import APART, FEW, LONG, MAIN, MORE, PATTERNS, SHAPES, SLOW, TOKENS, Row, short
 from bench_speed import Speeds
 
 Figures = dict[str, Any]
@@ -61,7 +61,8 @@ multiply.
 
 ## Batches
 
-Independent sequences that share a step, A8, whole steps of GPT-2 345M. The gain is tokens/s of all sequences over those of one.
+Independent sequences that share a step, A8, whole steps of GPT-2 345M. The gain is tokens/s of all sequences over those of one, with the shortest of the contexts. Sequences that are all at one
+position write their new K, one beat of every head and sequence, to one channel, for which the others wait; sequences that are not, as in service, write to several.
 
 {batches}
 
@@ -219,40 +220,46 @@ def patterns(rows: dict[str, Figures]) -> str:
                   "dense cycles over these", "achieved"), lines)
 
 
-def prefill_ratio(rows: dict[str, Figures], activation: str) -> float:
+def prefill_ratio(rows: dict[str, Figures], pattern: str, activation: str) -> float:
     """Cycles of a pass over those of a decode step."""
-    return float(rows[f"prefill-{activation}"]["cycles_total"]
-                 / rows[f"decode-{activation}"]["cycles_total"])
+    name = f"{short(pattern)}-{activation}"
+    return float(rows[f"prefill-{name}"]["cycles_total"] / rows[f"decode-{name}"]["cycles_total"])
 
 
 def prefill(rows: dict[str, Figures]) -> str:
-    return table(("activations", "tokens a pass", "cycles of a decode step", "cycles of a pass",
-                  "ratio", "engine busy"), [
-        (activation.upper(), str(tokens), f"{rows[f'decode-{activation}']['cycles_total']:,}",
-         f"{rows[f'prefill-{activation}']['cycles_total']:,}",
-         f"{prefill_ratio(rows, activation):.3f}",
-         percent(rows[f"prefill-{activation}"]["mac_utilisation"]))
-        for activation, tokens in TOKENS.items()])
+    lines = []
+    for pattern in MAIN:
+        for activation, tokens in TOKENS.items():
+            step, made = (rows[f"{kind}-{short(pattern)}-{activation}"]
+                          for kind in ("decode", "prefill"))
+            lines.append((pattern, activation.upper(), str(tokens), f"{step['cycles_total']:,}",
+                          f"{made['cycles_total']:,}",
+                          f"{prefill_ratio(rows, pattern, activation):.3f}",
+                          percent(made["mac_utilisation"])))
+    return table(("pattern", "activations", "tokens a pass", "cycles of a decode step",
+                  "cycles of a pass", "ratio", "engine busy"), lines, 2)
 
 
-def gain(rows: dict[str, Figures], context: int) -> float:
+def gain(rows: dict[str, Figures], context: int, batch: str = "") -> float:
     """Tokens/s of a batch over those of one sequence."""
-    one, four = (rows[f"batch-{count}-{context}"]["tokens_per_second_card"]
-                 for count in (1, TOKENS["a8"]))
+    one, four = (rows[name]["tokens_per_second_card"] for name in (
+        f"batch-1-{context}", batch or f"batch-{TOKENS['a8']}-{context}"))
     return float(four / one)
 
 
 def batches(rows: dict[str, Figures]) -> str:
     lines = []
-    for context in (128, LONG):
-        if f"batch-{TOKENS['a8']}-{context}" not in rows and lines:
+    for label, context, name in (
+            ("128", 128, "batch-1-128"), ("128", 128, f"batch-{TOKENS['a8']}-128"),
+            ("128 to 131", 128, APART), (f"{LONG:,}", LONG, f"batch-1-{LONG}"),
+            (f"{LONG:,}", LONG, f"batch-{TOKENS['a8']}-{LONG}")):
+        if context == LONG and name not in rows:
             continue
-        for count in (1, TOKENS["a8"]):
-            found = rows[f"batch-{count}-{context}"]
-            lines.append((f"{context:,}", str(count), f"{found['cycles_total']:,}",
-                          f"{found['tokens_per_second_card']:,.0f}",
-                          f"{gain(rows, context):.2f}" if count > 1 else "1",
-                          percent(found["hbm_useful_utilisation"]), *stalls(found)))
+        found = rows[name]
+        lines.append((label, str(found["batch"]), f"{found['cycles_total']:,}",
+                      f"{found['tokens_per_second_card']:,.0f}",
+                      f"{gain(rows, context, name):.2f}" if found["batch"] > 1 else "1",
+                      percent(found["hbm_useful_utilisation"]), *stalls(found)))
     return table(("context", "sequences", "cycles of a step", "tokens/s", "gain", "useful",
                   *STALLS), lines)
 
@@ -306,15 +313,18 @@ def targets(rows: dict[str, Figures]) -> list[Target]:
         hold(f"{pattern}, lost at {SLOW} ns", lambda of=pattern: 100 * drop(rows, of), 2, most=True,
              unit=" %")
     hold("2:4 over dense, of the ratio of bytes", partial(share, "2:4"), 95, unit=" %")
+    for pattern in MAIN:
+        for activation in TOKENS:
+            hold(f"{pattern}, prefill pass over decode step, {activation.upper()}",
+                 partial(prefill_ratio, rows, pattern, activation), 1.1, most=True)
     for activation in TOKENS:
-        hold(f"prefill pass over decode step, {activation.upper()}",
-             partial(prefill_ratio, rows, activation), 1.1, most=True)
-        hold(f"engine busy in prefill, {activation.upper()}",
-             lambda of=activation: 100 * figure(f"prefill-{of}", "mac_utilisation"), 90, unit=" %")
+        hold(f"dense, engine busy in prefill, {activation.upper()}",
+             lambda of=activation: 100 * figure(f"prefill-dense-{of}", "mac_utilisation"), 90,
+             unit=" %")
     tokens = TOKENS["a8"]
-    for context, gained in ((128, 0.9), (LONG, 0.6)):
-        hold(f"gain of a batch of {tokens}, context {context:,}", partial(gain, rows, context),
-             gained * tokens)
+    hold(f"gain of a batch of {tokens}, context 128 to 131", partial(gain, rows, 128, APART),
+         0.9 * tokens)
+    hold(f"gain of a batch of {tokens}, context {LONG:,}", partial(gain, rows, LONG), 0.6 * tokens)
     if errors := [abs(error(found)) for found in rows.values() if "estimated_cycles" in found]:
         hold("largest error of an estimate", lambda: 100 * max(errors), 3, most=True, unit=" %")
     return made
@@ -336,7 +346,7 @@ def headline(rows: dict[str, Figures]) -> str:
         found = rows[f"step-{short(pattern)}"]
         lines.append((f"GPT-2 345M, {pattern}", f"{found['tokens_per_second_card']:,.0f}",
                       percent(found["hbm_useful_utilisation"]), f"`{found['row']}`"))
-    if four := rows.get("batch-4-128"):
+    if four := rows.get(APART):
         lines.append(("the same, dense A8, four sequences at once",
                       f"{four['tokens_per_second_card']:,.0f}",
                       percent(four["hbm_useful_utilisation"]), f"`{four['row']}`"))

@@ -24,6 +24,8 @@ LONG = 1023
 #: Most tokens of a pass, by activation, on a card with four columns.
 TOKENS = {"a8": 4, "a16": 2}
 SHAPES = ("gpt2-124m", "gpt2-774m", "gpt2-1.5b", "gpt2-1.5b-1600")
+#: A batch whose sequences all attend to 128 positions or more, each to one more than the next.
+APART = "batch-4-128-apart"
 #: Nanoseconds; the published measurements of an idle U280 lie between 128 and this.
 SLOW = 289
 
@@ -73,15 +75,20 @@ def rows(long: bool = False) -> list[Row]:
             made.append(_row(f"batch-{batch}-{context}",
                              f"--shape gpt2-345m --cache int8 --activation a8 --context {context}"
                              + (f" --batch {batch}" if batch > 1 else "")))
+    made.append(_row(APART, f"--shape gpt2-345m --cache int8 --activation a8 "
+                     f"--context {128 + TOKENS['a8'] - 1} --batch {TOKENS['a8']} --spread 1"))
     for pattern in PATTERNS:
         made += [_row(f"layers-{short(pattern)}-{layers}",
                       f"--shape gpt2-345m --pattern {pattern} --cache int8 --layers {layers}")
                  for layers in (FEW, MORE)]
     layers = 24 if long else MORE
-    for activation, tokens in TOKENS.items():
-        common = f"--shape gpt2-345m --cache int8 --activation {activation} --layers {layers}"
-        made += [_row(f"decode-{activation}", common),
-                 _row(f"prefill-{activation}", f"{common} --context 128 --prompt {tokens}")]
+    for pattern in MAIN:
+        for activation, tokens in TOKENS.items():
+            common = (f"--shape gpt2-345m --pattern {pattern} --cache int8 "
+                      f"--activation {activation} --layers {layers}")
+            name = f"{short(pattern)}-{activation}"
+            made += [_row(f"decode-{name}", common),
+                     _row(f"prefill-{name}", f"{common} --context 128 --prompt {tokens}")]
     made += [_row(f"{shape}-{short(pattern)}", f"--shape {shape} --pattern {pattern} --cache int8"
                   + ("" if long or shape == SHAPES[0] else " --layers 4"))
              for shape in SHAPES for pattern in MAIN]

@@ -47,7 +47,7 @@ def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
         assert bench.workload.batch <= layout.sequences
         assert bench.workload.prompt in (0, layout.tokens)
         whole += bench.workload.full
-    assert whole == (22 if long else 14)
+    assert whole == (23 if long else 15)
 
 
 def figures(cycles, **more):
@@ -57,7 +57,7 @@ def figures(cycles, **more):
             "tokens_per_second_card": 200e6 / cycles,
             "hbm_useful_utilisation": 0.5, "hbm_nominal_utilisation": 0.4,
             "useful_bytes_per_token": useful, "hbm_bytes_per_token": 1.25 * useful,
-            "mac_utilisation": 0.25, "full": True, "shape": {"layers": 24},
+            "mac_utilisation": 0.25, "batch": 1, "full": True, "shape": {"layers": 24},
             "needed_bytes_per_token": {"weights": useful, "metadata": 0},
             "stall_cycles": dict.fromkeys(bench_page.STALLS, cycles // 10), "equal_to_sim": True,
             "commit": "0123456789abcdef", "configuration_digest": "0x12345678",
@@ -75,8 +75,12 @@ def found():
     made["layers-dense-2"] = figures(39_000)
     made["layers-2-4-6"] = figures(60_000)
     made["layers-2-4-2"] = figures(30_000)
-    made["prefill-a8"] = figures(107_000, mac_utilisation=0.93)
-    made["batch-4-128"] = figures(110_000, tokens_per_second_card=4 * 200e6 / 110_000)
+    made["prefill-dense-a8"] = figures(107_000, mac_utilisation=0.93)
+    made["prefill-2-4-a8"] = figures(111_000, mac_utilisation=0.93)
+    batch = figures(110_000, tokens_per_second_card=4 * 200e6 / 110_000, batch=4)
+    made["batch-4-128"] = batch | {"tokens_per_second_card": 4 * 200e6 / 120_000}
+    made["batch-4-1023"] = figures(110_000, batch=4)
+    made[bench_rows.APART] = dict(batch)
     for row in rows():
         made[row.name]["row"] = row.command
     return made
@@ -89,23 +93,25 @@ def test_what_is_computed(found):
     assert bench_page.layer(found, "dense")[0] == 15_000
     assert bench_page.layer(found, "dense")[1:] == pytest.approx((15_000 * 1024, 0.5))
     assert bench_page.achieved(found, "2:4") == pytest.approx((2, 2))
-    assert bench_page.prefill_ratio(found, "a8") == pytest.approx(1.07)
-    assert bench_page.gain(found, 128) == pytest.approx(4 / 1.1)
+    assert bench_page.prefill_ratio(found, "dense", "a8") == pytest.approx(1.07)
+    assert bench_page.gain(found, 128) == pytest.approx(4 / 1.2)
+    assert bench_page.gain(found, 128, bench_rows.APART) == pytest.approx(4 / 1.1)
 
 
 def test_targets_that_are_missed_are_named(found):
     held = {target.what: target.good for target in bench_page.targets(found)}
-    assert held.pop("engine busy in prefill, A8")
-    assert held.pop("prefill pass over decode step, A8")
-    assert not held.pop("engine busy in prefill, A16")
+    assert held.pop("dense, engine busy in prefill, A8")
+    assert held.pop("dense, prefill pass over decode step, A8")
+    assert not held.pop("2:4, prefill pass over decode step, A8")
+    assert not held.pop("dense, engine busy in prefill, A16")
     assert held.pop("dense, tokens/s")
     assert not held.pop("dense, useful")
-    assert held.pop("gain of a batch of 4, context 128")
+    assert held.pop("gain of a batch of 4, context 128 to 131")
     assert not held.pop("gain of a batch of 4, context 1,023")
     assert held.pop(f"dense, lost at {bench_rows.SLOW} ns")
     assert held.pop("2:4 over dense, of the ratio of bytes")
     assert held.pop("largest error of an estimate")
-    assert len(held) == 4
+    assert len(held) == 5
     found["step-dense"]["estimated_cycles"] = 96_900
     worst = bench_page.targets(found)[-1]
     assert (worst.what, worst.good) == ("largest error of an estimate", False)
@@ -123,8 +129,8 @@ def test_the_page_says_what_was_measured(found):
     for part in (
             "| 2:4 | 225 MHz | 100,000 | **2,000** | 3,200 | 50.0 % | 40.0 % | 10.0 % |",
             "| 2:4 | 7,500 | 7.68 | 50.0 % | 2.000 | 2.000 | 100.0 % |",
-            "| A8 | 4 | 100,000 | 107,000 | 1.070 | 93.0 % |",
-            "| 128 | 4 | 110,000 | 7,273 | 3.64 | 50.0 % |",
+            "| dense | A8 | 4 | 100,000 | 107,000 | 1.070 | 93.0 % |",
+            "| 128 to 131 | 4 | 110,000 | 7,273 | 3.64 | 50.0 % |",
             "`0123456789ab`, configuration digest `0x12345678`, contract `0x9abcdef0`",
             "6 layers alone", "2 cores of a kind. The load was 1.2 ", "81,234 cycles/s",
             "7.3 tokens/s (4.1 in a second of CPU time), 1.25 images of 240 MB", "20 s",
@@ -138,21 +144,22 @@ def test_the_page_says_what_was_measured(found):
 
 
 def test_parts_without_rows_say_so(found):
-    for name in ("batch-4-128", "prefill-a8", "layers-2-4-2"):
+    for name in ("batch-4-128", bench_rows.APART, "prefill-dense-a8", "layers-2-4-2"):
         del found[name]
     text = bench_page.page(rows(), found, None, long=False)
     for part, there in (("Patterns", 0), ("Prefill", 0), ("Batches", 0), ("Other shapes", 1),
                         ("Whole decode steps of GPT-2 345M", 1), ("Speed of the simulators", 0)):
         below = text.partition(f"\n## {part}\n")[2].partition("\n## ")[0]
         assert (bench_page.ABSENT in below) != there, part
-    assert "prefill-a8" not in text
+    assert "prefill-dense-a8" not in text
     named = {target.what for target in bench_page.targets(found)}
-    assert "prefill pass over decode step, A16" in named
-    assert not named & {"prefill pass over decode step, A8", "engine busy in prefill, A8",
+    assert "dense, prefill pass over decode step, A16" in named
+    assert not named & {"dense, prefill pass over decode step, A8",
+                        "dense, engine busy in prefill, A8",
                         "2:4 over dense, of the ratio of bytes",
-                        "gain of a batch of 4, context 128"}
+                        "gain of a batch of 4, context 128 to 131"}
     del found["batch-4-1023"]
-    found["batch-4-128"] = figures(110_000)
+    found |= dict.fromkeys(("batch-4-128", bench_rows.APART), figures(110_000, batch=4))
     assert "| 1,023 |" not in bench_page.batches(found)
 
 

@@ -55,7 +55,7 @@ CHANNELS, BEAT, FIFO, AUX_BEATS, BUFFER, LONGEST, ROW_LATENCY = range(7)
 ENTRIES, CONSTANTS, ROW_COUNT, RUN_COUNT, FIRE, ROW_FREE, ISSUE, TURN = range(8)
 #: Elements of a product.
 (ADDRESS, N_ROWS, BEATS, UNITS, MULTIPLE, WIDE, K_OUTER, LAST, TWO_BEAT, COLUMNS, MERGE, POS, AUX,
- ACCEPT, START, LOAD, AFTER_GELU, WAIT) = range(18)
+ ACCEPT, START, LOAD, AFTER_GELU, WAIT, HALVED) = range(19)
 #: Elements of its result: first and last step; last sum given to a lane; cycles that steps waited
 #: for entries, and for rows; entries.
 FIRST_FIRE, LAST_FIRE, LAST_ISSUE, FOR_ENTRIES, FOR_ROWS, USED, STEPS = range(7)
@@ -343,7 +343,9 @@ def product(s: State, p: _Ints, run: _Floats, o: _Ints) -> None:
                 else:
                     for_entries += fire - place
                     for_rows += place - free
-                steps += 1
+                # Patterns that halve their groups take another step.
+                fire += p[HALVED]
+                steps += 1 + p[HALVED]
                 for back in range(2 if pair else 1):
                     s.entries[(s.at[ENTRIES] - 1 - back) % s.sizes[FIFO]] = fire
                     used += 1
