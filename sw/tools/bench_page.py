@@ -253,7 +253,7 @@ def batches(rows: dict[str, Figures]) -> str:
             ("128", 128, "batch-1-128"), ("128", 128, f"batch-{TOKENS['a8']}-128"),
             ("128 to 131", 128, APART), (f"{LONG:,}", LONG, f"batch-1-{LONG}"),
             (f"{LONG:,}", LONG, f"batch-{TOKENS['a8']}-{LONG}")):
-        if context == LONG and name not in rows:
+        if context == LONG and f"batch-{TOKENS['a8']}-{context}" not in rows:
             continue
         found = rows[name]
         lines.append((label, str(found["batch"]), f"{found['cycles_total']:,}",

@@ -180,3 +180,9 @@ def test_a_model_is_traced_on_its_prompt(capsys):
     out = capsys.readouterr().out
     assert "one layer, mean of 3: " in out
     assert "the engine waited" in out
+
+
+def test_a_run_is_traced_that_is_shorter_than_loading_its_program(capsys):
+    assert run(["trace", "--cards", "rtl:tiny", "--shape", "1:64:100", "--layers", "1",
+                "--context", "1", "--summary"]) == 0
+    assert "one layer: " in capsys.readouterr().out

@@ -109,8 +109,8 @@ def trace(
         what = model.resolve().name
     layout, recorder = watch.runtime.layout, watch.recorder
     notes = watch.runtime.notes()
-    # The run itself is the longest of its commands.
-    recording = max(recorder.recordings, key=lambda found: len(found.log))
+    # The run itself is the largest of its commands; one that loads a program may take longer.
+    recording = max(recorder.recordings, key=lambda found: found.status.counters["instructions"])
     timeline = Timeline(recording)
     names = labels(recording.program, layout)
     layer, whole = (account(timeline, names, *part)
