@@ -51,7 +51,7 @@ CYCLE, PEAK, RANDOM, LATENCY, WRITE_LATENCY, TURNAROUND, REFRESH_EVERY, REFRESH 
 #: Elements of ``sizes``.
 CHANNELS, BEAT, FIFO, AUX_BEATS, BUFFER, LONGEST, ROW_LATENCY = range(7)
 #: Elements of ``at``, what all channels share: entries, beats of constants, rows and runs so far;
-#: last step; row given to the epilogue; sum given to a lane; whose constants' turn begins.
+#: last step; row given to the epilogue; sum given to a lane; first constants of the next turn.
 ENTRIES, CONSTANTS, ROW_COUNT, RUN_COUNT, FIRE, ROW_FREE, ISSUE, TURN = range(8)
 #: Elements of a product.
 (ADDRESS, N_ROWS, BEATS, UNITS, MULTIPLE, WIDE, K_OUTER, LAST, TWO_BEAT, COLUMNS, MERGE, POS, AUX,
@@ -235,18 +235,19 @@ def load(s: State, address: int, rows: int, words: int, accept: int, start: int)
     per_row = -(-words // per_beat)
     constants(s, address, rows * per_row, rows * per_row, accept)
     s.at[RUN_COUNT] += 1
-    time = max(start, s.at[TURN])
+    # What follows in the beat of a row's last word is dropped, four words a cycle; what comes then
+    # is known of a cycle later.
+    gap = 1 + -(-(-words % per_beat) // 4)
+    time = max(start, s.at[TURN] - 1) - gap
     for row in range(rows):
+        time += gap
         for word in range(words):
             beat = row * per_row + word // per_beat
             time = max(time + 1, s.there[beat])
             if word % per_beat == 0:
                 s.constants[(s.at[CONSTANTS] + beat) % s.sizes[AUX_BEATS]] = time
-        # What follows in the beat is dropped, four words a cycle.
-        if words % per_beat:
-            time += 2 + (per_beat - words % per_beat) // 4
     s.at[CONSTANTS] += rows * per_row
-    s.at[TURN] = time + 1
+    s.at[TURN] = time + 1 + gap
     return int(time)
 
 
@@ -380,8 +381,7 @@ def product(s: State, p: _Ints, run: _Floats, o: _Ints) -> None:
         _flush(s, run)
     if aux:
         s.at[CONSTANTS] += aux
-        words = rows * p[AUX] % per_beat
-        s.at[TURN] = here + 3 + ((per_beat - words) // 4 if words else 0)
+        s.at[TURN] = here + 2 + -(-(-(rows * p[AUX]) % per_beat) // 4)
     s.at[RUN_COUNT] += 1
     s.at[FIRE], s.at[ISSUE] = fire, issue
     o[LAST_FIRE], o[LAST_ISSUE], o[FOR_ENTRIES], o[FOR_ROWS], o[USED], o[STEPS] = (

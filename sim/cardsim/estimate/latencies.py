@@ -44,10 +44,16 @@ class Latencies:
     depth = 64
     flight = 128
     streams = 64
-    #: From a command's start to its first instruction, less memory's latency; from the last report
-    #: and write to the end of counting.
-    begin = 63
+    #: From a command's start to its first instruction, and for given tokens, besides what is read;
+    #: from the last report and write to the end of counting.
+    begin = 6
+    tokens = 4
     end = 4
+
+    def words(self, count: int) -> int:
+        """What control's port needs for so many words, besides memory's latency: a cycle a word,
+        and one a beat."""
+        return count + -(-4 * count // self.config.beat_bytes)
 
     # ---- channel and memory unit ----
 
@@ -79,9 +85,10 @@ class Latencies:
     gelu = 15
     #: From a sum to its score at softmax.
     score = 11
-    #: Instructions on the way through softmax; sums that form at once, and cycles of an addition.
+    #: Instructions on the way through softmax; sums that form at once in it, and cycles of an
+    #: addition.
     softmax_jobs = 8
-    slots = 6
+    sums = 3
 
     @property
     def row(self) -> int:
@@ -110,11 +117,14 @@ class Latencies:
 
     @property
     def sum(self) -> int:
-        """From the first numerators to 1/sum, six cycles a word apart."""
-        return 3 * _log2(self.config.vector_lanes) + 41
+        """From the first numerators to 1/sum, besides three cycles a further word; its turn to be
+        added comes a cycle later in the mean."""
+        return 3 * _log2(self.config.vector_lanes) + 34
 
     # ---- vector unit ----
 
+    #: Sums that form at once, and cycles of an addition.
+    slots = 6
     #: From a word asked for to the quantiser; from the last result to the report.
     product = 6
     reported = 2

@@ -15,7 +15,7 @@ class Softmax:
     def __init__(self, latencies: Latencies) -> None:
         self._of = latencies
         self._given, self._out = 0, 0
-        self._slots = [0] * latencies.slots
+        self._slots = [0] * latencies.sums
         self._slot = 0
         #: When an instruction has left the table, in order.
         self.ends: list[int] = []
@@ -35,11 +35,11 @@ class Softmax:
             end = first + blocks * parts - 1
             self._out = max(end + of.scaled + of.quantiser, self._out + 1) + parts - 1
             done = self._out + 1
-            # One of six sums that take turns.
+            # One of three sums that take turns, each with a queue of its own.
             at = max(first, self._slots[self._slot])
-            self._slots[self._slot] = at + of.slots * words
-            self._slot = (self._slot + 1) % of.slots
-            total = max(total + 1, at + of.slots * words + of.sum - of.slots)
+            self._slots[self._slot] = at + of.sums * words
+            self._slot = (self._slot + 1) % of.sums
+            total = max(total + 1, at + of.sums * (words - 1) + of.sum)
         self.sums[result] = total
         self.ends.append(max(done, total) + 1)
         return done

@@ -12,6 +12,7 @@ from heddle.trace import Step
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS, stream_beats
 from rtl_gen.spec.isa import Queue, Register
+from rtl_gen.spec.registers import COMMAND
 from rtl_gen.spec.rules import Values
 
 from ..rtl.timing import Timing
@@ -78,9 +79,11 @@ class Walk:
         self.count = Count()
         self._state = _state(config, timing, self._of)
         self._vector, self._softmax = Vector(self._of), Softmax(self._of)
-        latency = -(-timing.latency_ns * timing.clock(config) // 1000)
+        latency = int(-(-timing.latency_ns * timing.clock(config) // 1000))
         # Record and given tokens are read before anything runs.
-        start = int(self._of.begin + given + 2 * latency)
+        start = self._of.begin + latency + self._of.words(len(COMMAND))
+        if given:
+            start += self._of.tokens + latency + self._of.words(given)
         self._cycle = self._fetched = start     # of the last instruction
         self._recent = [start] * self._of.judges
         self._taken: dict[Queue, list[int]] = {queue: [0] for queue in Queue}
