@@ -396,7 +396,7 @@ def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds | None,
         shapes_note="Whole decode steps." if long else
         "Of the larger ones, a few layers; the start of the pass counts.",
         shapes=part(shapes, rows), speed=speed(speeds),
-        published=published(rows), commands="\n".join(rows[row.name]["row"] for row in wanted),
+        published=published(rows), commands="\n".join(dict.fromkeys(rows[row.name]["row"] for row in wanted)),
         runs=table(("run", "cycles", "estimated", "error", "equal to `sim`", "commit"), [
             (f"`{row.name}`", f"{rows[row.name]['cycles_total']:,}",
              f"{rows[row.name]['estimated_cycles']:,}", f"{100 * error(rows[row.name]):+.2f} %",

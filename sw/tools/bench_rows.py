@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -84,8 +85,8 @@ def rows(long: bool = False) -> list[Row]:
     layers = 24 if long else MORE
     for pattern in MAIN:
         for activation, tokens in TOKENS.items():
-            common = (f"--shape gpt2-345m --pattern {pattern} --cache int8 "
-                      f"--activation {activation} --layers {layers}")
+            common = (f"--shape gpt2-345m --pattern {pattern} --cache int8"
+                      + " --activation a8" * (activation == "a8") + f" --layers {layers}")
             name = f"{short(pattern)}-{activation}"
             made += [_row(f"decode-{name}", common),
                      _row(f"prefill-{name}", f"{common} --context 128 --prompt {tokens}")]
@@ -144,17 +145,28 @@ def measure(row: Row, folder: pathlib.Path) -> dict[str, Any]:
 
 def measure_all(wanted: Sequence[Row], folder: pathlib.Path, jobs: int,
                 say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Figures by the names of rows; ``jobs`` processes work side by side."""
+    """Figures by the names of rows; ``jobs`` processes work side by side.
+
+    Of rows with one command, one is measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    firsts: dict[str, Row] = {}
+    for row in wanted:
+        firsts.setdefault(row.command, row)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        runs = {pool.submit(measure, row, folder): row for row in wanted}
+        runs = {pool.submit(measure, row, folder): row for row in firsts.values()}
         try:
             for number, run in enumerate(concurrent.futures.as_completed(runs), 1):
-                row = runs[run]
-                found[row.name] = run.result()
-                say(f"{number}/{len(wanted)}  {found[row.name]['cycles_total']:>9,} cycles  "
-                    f"{row.command}")
+                first = runs[run]
+                for row in wanted:
+                    if row.command == first.command:
+                        found[row.name] = run.result()
+                        if row != first:
+                            shutil.copyfile(folder / f"{first.name}.json",
+                                            folder / f"{row.name}.json")
+                say(f"{number}/{len(firsts)}  {found[first.name]['cycles_total']:>9,} cycles  "
+                    f"{first.command}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
