@@ -56,23 +56,31 @@ def short(pattern: str) -> str:
     return pattern.replace(":", "-")
 
 
-def rows(long: bool = False) -> list[Row]:
+def rows(long: bool = False, *, variants: bool | None = None) -> list[Row]:
     """All of them.
 
-    With ``long``, what the short form takes the first layers for is measured on whole models.
+    Parameters
+    ----------
+    long : bool
+        What the short form takes the first layers for is measured on whole models.
+    variants : bool, optional
+        Whole steps at another clock, with a long context, with wide K and V, and at one position
+        too; if left out, those of the long form.
     """
     made = []
+    variants = long if variants is None else variants
     for pattern in MAIN:
         step, name = f"--shape gpt2-345m --pattern {pattern}", short(pattern)
-        made += [
-            _row(f"step-{name}", f"{step} --cache int8"),
-            _row(f"step-{name}-int16", f"{step} --cache int16"),
-            _row(f"step-{name}-225", f"{step} --cache int8 --clock 225"),
-            _row(f"step-{name}-long", f"{step} --cache int8 --context {LONG}"),
-            _row(f"latency-{name}", f"{step} --cache int8 --latency {SLOW}"
-                 + ("" if long else f" --layers {MORE}"))]
+        made.append(_row(f"step-{name}", f"{step} --cache int8"))
+        if variants or pattern != "dense":
+            made.append(_row(f"step-{name}-int16", f"{step} --cache int16"))
+        if variants:
+            made += [_row(f"step-{name}-225", f"{step} --cache int8 --clock 225"),
+                     _row(f"step-{name}-long", f"{step} --cache int8 --context {LONG}")]
+        made.append(_row(f"latency-{name}", f"{step} --cache int8 --latency {SLOW}"
+                         + ("" if long else f" --layers {MORE}")))
     for context in (128, LONG):
-        for batch in (1, TOKENS["a8"]):
+        for batch in (1, TOKENS["a8"]) if variants or context == LONG else (1,):
             made.append(_row(f"batch-{batch}-{context}",
                              f"--shape gpt2-345m --cache int8 --activation a8 --context {context}"
                              + (f" --batch {batch}" if batch > 1 else "")))

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ class Speeds:
 
 
 def _built(name: str) -> tuple[float, float]:
-    """Seconds to generate, and to generate and compile, from nothing."""
+    """Seconds to generate, and to generate and compile, from nothing; the card is kept."""
     code = ("import sys, time, bench_speed; "
             "print(*bench_speed.build_here(sys.argv[1]))")
     with tempfile.TemporaryDirectory() as folder:
@@ -74,8 +75,15 @@ def _built(name: str) -> tuple[float, float]:
             [sys.executable, "-c", code, name], capture_output=True, text=True, check=False,
             env=os.environ | {"HEDDLE_CACHE": folder, "CCACHE_DIR": f"{folder}/ccache",
                               "PYTHONPATH": path})
-    if done.returncode:
-        raise RunError(f"{name} could not be built: {done.stderr.strip()}")
+        if done.returncode:
+            raise RunError(f"{name} could not be built: {done.stderr.strip()}")
+        for card in pathlib.Path(folder).glob(f"{name}-*"):
+            kept = build.cache_folder() / card.name
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                part = kept.with_name(f"{kept.name}.{os.getpid()}")
+                shutil.copytree(card, part)
+                part.rename(kept)       # whole, or not there
     generate, whole = map(float, done.stdout.split())
     return generate, whole
 

@@ -2,7 +2,8 @@
 """Measure GPT-2 on the Verilated u280 card; writes docs/benchmarks.md, and README's short table.
 
     python sw/tools/benchmarks.py           the short form, below a quarter of an hour on two cores
-    python sw/tools/benchmarks.py --long    whole models everywhere: an hour
+    python sw/tools/benchmarks.py --variants    more whole steps of GPT-2 345M: half an hour
+    python sw/tools/benchmarks.py --long        these, and whole models everywhere: an hour
     python sw/tools/benchmarks.py --kept    measures nothing: the page of what build/bench holds
 
 Every row is a process of `heddle bench` and leaves its figures in build/bench.  Exit status 1 if a
@@ -46,6 +47,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="whole models everywhere")
+    parser.add_argument("--variants", action="store_true",
+                        help="whole steps at 225 MHz, with a long context, with 16-bit K and V, "
+                             "and of sequences at one position")
     parser.add_argument("--kept", action="store_true",
                         help="write the page of the figures in build/bench, whatever their commit")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
@@ -60,7 +64,8 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - start:5.0f} s  {text}", flush=True)
 
-    folder, wanted = options.rows, rows(options.long)
+    folder = options.rows
+    wanted = rows(options.long, variants=options.variants or options.kept or None)
     try:
         if options.kept:
             speeds, found = kept_speeds(folder), kept(wanted, folder)

@@ -24,8 +24,9 @@ ROOT = pathlib.Path(benchmarks.__file__).resolve().parents[2]
 TINY = ("--cards", "rtl:tiny", "--shape", "1:64:300", "--context", "3")
 
 
-@pytest.mark.parametrize("long", [False, True])
-def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
+@pytest.mark.parametrize(("long", "variants", "steps"), [
+    (False, None, 9), (False, True, 15), (True, None, 23)])
+def test_every_row_is_a_bench_that_fits_the_card(long, variants, steps, monkeypatch):
     seen = []
 
     def keep(bench, **_):
@@ -33,7 +34,7 @@ def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
         raise UserError("seen")
 
     monkeypatch.setattr(benching.Bench, "run", keep)
-    wanted = rows(long)
+    wanted = rows(long, variants=variants)
     assert len({row.name for row in wanted}) == len(wanted)
     for row in wanted:
         assert cli.run(["bench", *row.arguments]) == 2
@@ -47,7 +48,7 @@ def test_every_row_is_a_bench_that_fits_the_card(long, monkeypatch):
         assert bench.workload.batch <= layout.sequences
         assert bench.workload.prompt in (0, layout.tokens)
         whole += bench.workload.full
-    assert whole == (23 if long else 15)
+    assert whole == steps
 
 
 def figures(cycles, **more):
@@ -67,7 +68,7 @@ def figures(cycles, **more):
 @pytest.fixture
 def found():
     """Every row with 100,000 cycles, but those that a test below looks at."""
-    made = {row.name: figures(100_000, row=row.command) for row in rows()}
+    made = {row.name: figures(100_000, row=row.command) for row in rows(variants=True)}
     for pattern in bench_rows.PATTERNS:
         made[f"layers-{bench_rows.short(pattern)}-2"] = figures(40_000)
     made["latency-dense"] = figures(100_000, full=False, shape={"layers": 6})
@@ -81,7 +82,7 @@ def found():
     made["batch-4-128"] = batch | {"tokens_per_second_card": 4 * 200e6 / 120_000}
     made["batch-4-1023"] = figures(110_000, batch=4)
     made[bench_rows.APART] = dict(batch)
-    for row in rows():
+    for row in rows(variants=True):
         made[row.name]["row"] = row.command
     return made
 
@@ -125,7 +126,7 @@ SPEEDS = Speeds(machine="2 cores of a kind", load=1.25, cycles_per_second={"tiny
 
 
 def test_the_page_says_what_was_measured(found):
-    text = bench_page.page(rows(), found, SPEEDS, long=False)
+    text = bench_page.page(rows(variants=True), found, SPEEDS, long=False)
     for part in (
             "| 2:4 | 225 MHz | 100,000 | **2,000** | 3,200 | 50.0 % | 40.0 % | 10.0 % |",
             "| 2:4 | 7,500 | 7.68 | 50.0 % | 2.000 | 2.000 | 100.0 % |",
@@ -140,13 +141,13 @@ def test_the_page_says_what_was_measured(found):
     for block in text.split("\n\n"):     # every line of a table has as many cells
         if block.startswith("| "):
             assert len({line.count(" | ") for line in block.splitlines()}) == 1, block
-    assert all(f"\n{row.command}\n" in text for row in rows())
+    assert all(f"\n{row.command}\n" in text for row in rows(variants=True))
 
 
 def test_parts_without_rows_say_so(found):
     for name in ("batch-4-128", bench_rows.APART, "prefill-dense-a8", "layers-2-4-2"):
         del found[name]
-    text = bench_page.page(rows(), found, None, long=False)
+    text = bench_page.page(rows(variants=True), found, None, long=False)
     for part, there in (("Patterns", 0), ("Prefill", 0), ("Batches", 0), ("Other shapes", 1),
                         ("Whole decode steps of GPT-2 345M", 1), ("Speed of the simulators", 0)):
         below = text.partition(f"\n## {part}\n")[2].partition("\n## ")[0]
@@ -224,7 +225,7 @@ def test_readme_has_a_place_for_figures():
 
 def test_the_page_in_docs_is_of_these_rows():
     text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
-    known = {row.command for row in (*rows(False), *rows(True))}
+    known = {row.command for row in (*rows(variants=True), *rows(long=True))}
     shown = {line for line in text.splitlines() if line.startswith("heddle bench ")}
     assert shown, "run make bench"
     assert shown <= known, "run make bench: docs/benchmarks.md has rows that are no more"
