@@ -257,8 +257,8 @@ def batches(rows: dict[str, Figures]) -> str:
             ("128 to 131", 128, APART), (f"{LONG:,}", LONG, f"batch-1-{LONG}"),
             (f"{LONG:,}", LONG, f"batch-{TOKENS['a8']}-{LONG}")):
         # The equal ones are a variant, the long ones go together.
-        if name == f"batch-{TOKENS['a8']}-128" and name not in rows \
-                or context == LONG and f"batch-{TOKENS['a8']}-{LONG}" not in rows:
+        if (name == f"batch-{TOKENS['a8']}-128" and name not in rows) \
+                or (context == LONG and f"batch-{TOKENS['a8']}-{LONG}" not in rows):
             continue
         found = rows[name]
         lines.append((label, str(found["batch"]), f"{found['cycles_total']:,}",
