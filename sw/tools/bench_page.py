@@ -54,7 +54,7 @@ achieved one that of cycles.
 
 ## Prefill
 
-One pass over several tokens of a prompt against one decode step, both of {prefill_layers} layers, without LM head. The engine is busy when all its columns
+One pass over several tokens of a prompt against one decode step, both of so many layers, without LM head. The engine is busy when all its columns
 multiply.
 
 {prefill}
@@ -233,14 +233,17 @@ def prefill(rows: dict[str, Figures]) -> str:
     lines = []
     for pattern in MAIN:
         for activation, tokens in TOKENS.items():
-            step, made = (rows[f"{kind}-{short(pattern)}-{activation}"]
-                          for kind in ("decode", "prefill"))
-            lines.append((pattern, activation.upper(), str(tokens), f"{step['cycles_total']:,}",
+            name = f"{short(pattern)}-{activation}"
+            if pattern != "dense" and f"prefill-{name}" not in rows:
+                continue
+            step, made = (rows[f"{kind}-{name}"] for kind in ("decode", "prefill"))
+            lines.append((pattern, activation.upper(), str(tokens), str(made["shape"]["layers"]),
+                          f"{step['cycles_total']:,}",
                           f"{made['cycles_total']:,}",
                           f"{prefill_ratio(rows, pattern, activation):.3f}",
                           percent(made["mac_utilisation"])))
-    return table(("pattern", "activations", "tokens a pass", "cycles of a decode step",
-                  "cycles of a pass", "ratio", "engine busy"), lines, 2)
+    return table(("pattern", "activations", "tokens a pass", "layers",
+                  "cycles of a decode step", "cycles of a pass", "ratio", "engine busy"), lines, 2)
 
 
 def gain(rows: dict[str, Figures], context: int, batch: str = "") -> float:
@@ -273,6 +276,8 @@ def shapes(rows: dict[str, Figures]) -> str:
     lines = []
     for shape in SHAPES:
         for pattern in MAIN:
+            if shape == SHAPES[-1] and f"{shape}-{short(pattern)}" not in rows:
+                continue
             found = rows[f"{shape}-{short(pattern)}"]
             what = f"{found['shape']['layers']} layers" + ", LM head" * found["full"]
             lines.append((f"`{shape}`", what, pattern, f"{found['cycles_total']:,}",
@@ -397,7 +402,7 @@ def page(wanted: Sequence[Row], rows: dict[str, Figures], speeds: Speeds | None,
         latency_layers="" if slow["full"] else f", {few} layers alone: the start of a pass, which "
         "pays the most, weighs more here than in a whole step",
         patterns=part(patterns, rows), prefill=part(prefill, rows),
-        prefill_layers=24 if long else MORE, batches=part(batches, rows),
+        batches=part(batches, rows),
         shapes_note="Whole decode steps." if long else
         "Of the larger ones, a few layers; the start of the pass counts.",
         shapes=part(shapes, rows), speed=speed(speeds),

@@ -24,6 +24,7 @@ FEW, MORE = 2, 6
 LONG = 1023
 #: Most tokens of a pass, by activation, on a card with four columns.
 TOKENS = {"a8": 4, "a16": 2}
+#: Those that the short form measures on a few layers, but for the first, and a variant.
 SHAPES = ("gpt2-124m", "gpt2-774m", "gpt2-1.5b", "gpt2-1.5b-1600")
 #: A batch whose sequences all attend to 128 positions or more, each to one more than the next.
 APART = "batch-4-128-apart"
@@ -91,16 +92,17 @@ def rows(long: bool = False, *, variants: bool | None = None) -> list[Row]:
                       f"--shape gpt2-345m --pattern {pattern} --cache int8 --layers {layers}")
                  for layers in (FEW, MORE)]
     layers = 24 if long else MORE
-    for pattern in MAIN:
+    # Sparse passes are short: what starts them is too much of a few layers.
+    for pattern, deep in (("dense", layers), ("2:4", 24))[:1 + variants]:
         for activation, tokens in TOKENS.items():
             common = (f"--shape gpt2-345m --pattern {pattern} --cache int8"
-                      + " --activation a8" * (activation == "a8") + f" --layers {layers}")
+                      + " --activation a8" * (activation == "a8") + f" --layers {deep}")
             name = f"{short(pattern)}-{activation}"
             made += [_row(f"decode-{name}", common),
                      _row(f"prefill-{name}", f"{common} --context 128 --prompt {tokens}")]
     made += [_row(f"{shape}-{short(pattern)}", f"--shape {shape} --pattern {pattern} --cache int8"
                   + ("" if long or shape == SHAPES[0] else " --layers 4"))
-             for shape in SHAPES for pattern in MAIN]
+             for shape in SHAPES[:None if variants else -1] for pattern in MAIN]
     return made
 
 

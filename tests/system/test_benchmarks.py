@@ -130,7 +130,7 @@ def test_the_page_says_what_was_measured(found):
     for part in (
             "| 2:4 | 225 MHz | 100,000 | **2,000** | 3,200 | 50.0 % | 40.0 % | 10.0 % |",
             "| 2:4 | 7,500 | 7.68 | 50.0 % | 2.000 | 2.000 | 100.0 % |",
-            "| dense | A8 | 4 | 100,000 | 107,000 | 1.070 | 93.0 % |",
+            "| dense | A8 | 4 | 24 | 100,000 | 107,000 | 1.070 | 93.0 % |",
             "| 128 to 131 | 4 | 110,000 | 7,273 | 3.64 | 50.0 % |",
             "`0123456789ab`, configuration digest `0x12345678`, contract `0x9abcdef0`",
             "6 layers alone", "2 cores of a kind. The load was 1.2 ", "81,234 cycles/s",
