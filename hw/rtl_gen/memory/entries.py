@@ -60,7 +60,19 @@ class EntryFifo(wiring.Component):
             free.eq(free + self.take - self.reserve),
             # An entry written in one cycle is read in the next and there in the one after.
             written.eq(self.index_en), count.eq(count + written - self.take)]
-        m.d.comb += [self.room.eq(free != 0), self.level.eq(Mux(count[1:] != 0, 2, count[0]))]
+        m.d.comb += self.room.eq(free != 0)
+
+        # All channels' levels decide what is taken, in the same cycle: they come from registers
+        # that follow `count` with little logic behind `take`.
+        some = [Signal(name=f"some_{least}") for least in (1, 2)]
+        more = self.take[0] | self.take[1]
+        for least, known in enumerate(some, 1):
+            plus, same, less, least_of_all = (count >= max(0, least + gone)
+                                              for gone in (-1, 0, 1, 2))
+            m.d.sync += known.eq(Mux(
+                self.take[1], Mux(written, less, least_of_all),
+                Mux(more, Mux(written, same, less), Mux(written, plus, same))))
+        m.d.comb += self.level.eq(Cat(some[0] & ~some[1], some[1]))
 
         # Next place to be read in each memory, and which of them holds the older entry.
         # What is taken is known late: the places behind are worked out without it.
