@@ -196,19 +196,23 @@ class Compiler:
         sequences, each = self._columns.sequences, self._columns.each
         ends, block, first = blocks(p.words(vocabulary), size), 0, 0
         for piece in matrix.pieces:
-            buffer = lay.scratch.logits[block % len(lay.scratch.logits)]
-            p.matmul("head", piece, buffer - first, norm=1, dst_stride=size)
+            # Blocks do not cross the borders between buffers; logits are stored by buffers, which
+            # fill their beats.
+            window = first // size
+            buffer = lay.scratch.logits[window % len(lay.scratch.logits)]
+            p.matmul("head", piece, buffer - window * size, norm=1, dst_stride=size)
             end, last = piece.row + piece.rows, piece is matrix.pieces[-1]
             if not piece.last or end != ends[block]:
                 continue
             count = min(end * lanes, vocabulary) - first * lanes
             buffer += (each - 1) * size     # the last token of a sequence
-            self._b.emit("SAMPLE", None if block else "scales used", a=buffer, words=end - first,
+            self._b.emit("SAMPLE", None if block else "scales used",
+                         a=buffer + first - window * size, words=end - first,
                          count=count, token=first * lanes, first=int(not block), last=int(last),
                          k=self._candidates if last else 0, columns=sequences, stride=size)
-            for sequence in range(sequences if self._store else 0):
-                self._b.emit("STORE", address=mem.logits + sequence * mem.row + p.beats(first),
-                             words=end - first, src=buffer + sequence * size)
+            for sequence in range(sequences if self._store and (last or end % size == 0) else 0):
+                self._b.emit("STORE", words=end - window * size, src=buffer + sequence * size,
+                             address=mem.logits + sequence * mem.row + p.beats(window * size))
             block, first = block + 1, end
 
     def _silence(self) -> None:

@@ -271,3 +271,20 @@ def test_what_crosses_a_section_needs_a_role():
 def test_fields_out_of_range_are_the_models_size():
     with pytest.raises(UserError, match="beats of MATMUL must be at most 1023, not 1024"):
         Builder(TINY).emit("MATMUL", beats=1024)
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, U280], ids=lambda config: config.name)
+def test_stored_logits_lie_one_beside_another(config):
+    """Every STORE but the last fills its beats, and the next one goes on behind them."""
+    shape = dataclasses.replace(GPT2, layers=1)
+    layout, program = compiled(config, shape, store_logits=True)
+    stores = [fields for name, fields in program.instructions if name == "STORE"
+              and not fields.get("source") and fields["address"] >= layout.memory.logits
+              and not fields.get("address_reg")]
+    beat, words = layout.memory.logits, 0
+    for fields in stores:
+        assert fields["address"] == beat
+        assert words * 4 % config.beat_bytes == 0
+        words += fields["words"]
+        beat = layout.memory.logits + -(-4 * words // config.beat_bytes)
+    assert words == -(-shape.vocabulary // config.channels)

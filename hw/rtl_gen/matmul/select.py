@@ -17,12 +17,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.config import CardConfig
-from ..spec.formats import Pattern
+from ..spec.formats import NEAR_CHOICES
 
 #: Slots that share their candidates.
 PAIR = 2
 #: Near candidates of a slot.
-NEAR = 8
+NEAR = NEAR_CHOICES
 #: Candidates of a pair: near ones; in place of one of them for the second slot, which is the far
 #: one of the first; the far one of the second.
 CHOICES = NEAR + 2
@@ -41,29 +41,6 @@ def half_bits(config: CardConfig) -> int:
 def window_bits(config: CardConfig) -> int:
     """Bits of one window of one column."""
     return 4 * config.beat_bytes * 8
-
-
-def index(pattern: Pattern, slot: int, place: int) -> int:
-    """The index (4 bits) with which ``slot`` takes activation ``place`` of its 16-wide group.
-
-    Raises
-    ------
-    ValueError
-        The slot cannot meet it in this pattern.
-    """
-    ordinal = slot % NEAR
-    if pattern.ratio == 1:
-        legal, found = place == slot % 4, place
-    elif pattern.ratio == 2:
-        legal = ordinal <= place <= ordinal + NEAR
-        found = place % NEAR + (NEAR if place == ordinal + NEAR else 0)
-    elif pattern.halved:
-        legal, found = place < 2 * NEAR, place
-    else:
-        legal, found = place // NEAR == slot % 4 // 2, place % NEAR
-    if not legal:
-        raise ValueError(f"slot {slot} of {pattern.name} cannot meet activation {place}")
-    return found
 
 
 class Align(wiring.Component):

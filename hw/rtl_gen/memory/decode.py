@@ -71,7 +71,7 @@ class EightOfSixteen(wiring.Component):
     """Indices of the ones, ascending, among 16 bits of which exactly eight are ones.
 
     The k-th one lies at k to k + 8: the position modulo 8 and whether it is k + 8 tell which
-    (``select.index``).  Combinational.  The upper four are found from the other end.
+    (``formats.index``).  Combinational.  The upper four are found from the other end.
 
     Members
     -------
@@ -128,7 +128,7 @@ class Decoder(wiring.Component):
     pattern : ``In(4)``
         Code of the pattern.
     index : ``Out(ArrayLayout(unsigned(4), beat_bytes))``
-        As ``matmul.select.index`` has them.
+        As ``formats.index`` has them.
     done : ``Out(1)``
         ``valid``, ``LATENCY`` cycles later, with the index.
     """

@@ -122,3 +122,30 @@ int, int]:
     """
     values = rows * beats
     return math.ceil(4 * rows * aux / beat_bytes), meta_beats(values, pattern), values
+
+
+#: Activations among which a slot's multiplexer chooses.
+NEAR_CHOICES = 8
+
+
+def index(pattern: Pattern, slot: int, place: int) -> int:
+    """The index (4 bits) with which ``slot`` takes activation ``place`` of its 16-wide group.
+
+    Raises
+    ------
+    ValueError
+        The slot cannot meet it in this pattern.
+    """
+    ordinal = slot % NEAR_CHOICES
+    if pattern.ratio == 1:
+        legal, found = place == slot % 4, place
+    elif pattern.ratio == 2:
+        legal = ordinal <= place <= ordinal + NEAR_CHOICES
+        found = place % NEAR_CHOICES + (NEAR_CHOICES if place == ordinal + NEAR_CHOICES else 0)
+    elif pattern.halved:
+        legal, found = place < 2 * NEAR_CHOICES, place
+    else:
+        legal, found = place // NEAR_CHOICES == slot % 4 // 2, place % NEAR_CHOICES
+    if not legal:
+        raise ValueError(f"slot {slot} of {pattern.name} cannot meet activation {place}")
+    return found

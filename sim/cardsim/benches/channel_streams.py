@@ -7,9 +7,8 @@ import itertools
 import math
 import random
 
-from rtl_gen.matmul.select import index
 from rtl_gen.spec.config import CardConfig
-from rtl_gen.spec.formats import Pattern
+from rtl_gen.spec.formats import Pattern, index
 
 #: Positions that a group keeps, in ascending order.
 Places = tuple[int, ...]

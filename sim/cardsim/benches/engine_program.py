@@ -4,10 +4,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from rtl_gen.matmul.select import index
 from rtl_gen.spec import isa, rules
 from rtl_gen.spec.config import ACC_BITS, HEAD, CardConfig
-from rtl_gen.spec.formats import PATTERNS, Pattern
+from rtl_gen.spec.formats import PATTERNS, Pattern, index
 
 from .engine_model import EngineModel, Job, Values
 
