@@ -125,7 +125,8 @@ class Program:
         if pattern.halved:
             first, choices = 0 * slots, 16
         place = first + rng.integers(choices, size=shape)
-        known = np.array([[_index(pattern, slot, at) for at in range(17)] for slot in slots])
+        known = np.array([[_index(pattern, slot, at) for at in range(17)]
+                          for slot in slots.tolist()])
         job = Job(fields=fields, rows=rows, beats=beats, address=address, pos=pos, weights=weights,
                   place=place, index=known[slots, place])
         for block in range(fields["act"], fields["act"] + blocks):
