@@ -67,10 +67,10 @@ class EntryFifo(wiring.Component):
         some = [Signal(name=f"some_{least}") for least in (1, 2)]
         more = self.take[0] | self.take[1]
         for least, known in enumerate(some, 1):
-            plus, same, less, least_of_all = (count >= max(0, least + gone)
+            plus, same, less, lesser = (count >= max(0, least + gone)
                                               for gone in (-1, 0, 1, 2))
             m.d.sync += known.eq(Mux(
-                self.take[1], Mux(written, less, least_of_all),
+                self.take[1], Mux(written, less, lesser),
                 Mux(more, Mux(written, same, less), Mux(written, plus, same))))
         m.d.comb += self.level.eq(Cat(some[0] & ~some[1], some[1]))
 
