@@ -32,7 +32,7 @@ class Feeder(wiring.Component):
         self.size = size
         super().__init__({
             "i": In(stream.Signature(pair(config))), "entries": Out(size).array(2),
-            "swap": Out(1), "level": Out(2), "take": In(2)})
+            "swap": Out(1), "some": Out(2), "take": In(2)})
 
     def elaborate(self, platform):
         m = Module()
@@ -40,7 +40,7 @@ class Feeder(wiring.Component):
         left = Signal(3)
         m.d.comb += [
             self.i.ready.eq(count <= 4), left.eq(count - self.take),
-            self.level.eq(Mux(count > 2, 2, count)),
+            self.some.eq(Cat(count >= 1, count >= 2)),
             self.entries[0].eq(Mux(self.swap, held[1], held[0])),
             self.entries[1].eq(Mux(self.swap, held[0], held[1]))]
         m.d.sync += self.swap.eq(self.swap ^ self.take[0])
@@ -119,7 +119,7 @@ class EngineBench(wiring.Component):
             connect(m, flipped(getattr(self, f"channel_{c}")), feeder.i)
             m.d.comb += [
                 engine.entries[c][k].eq(feeder.entries[k]) for k in range(2)]
-            m.d.comb += [engine.swap[c].eq(feeder.swap), engine.level[c].eq(feeder.level),
+            m.d.comb += [engine.swap[c].eq(feeder.swap), engine.some[c].eq(feeder.some),
                          feeder.take.eq(engine.take[c])]
             connect(m, engine.write[c], flipped(getattr(self, f"write_{c}")))
         connect(m, engine.epilogue_job, flipped(self.epilogue_job))

@@ -43,7 +43,7 @@ def test_reset(after):
                     ctx.set(engine.entries[c][k ^ swap], int.from_bytes(weights, "little")
                             | index << 8 * CONFIG.beat_bytes)
                 ctx.set(engine.swap[c], swap)
-                ctx.set(engine.level[c], min(2, job.weights.shape[1] - at))
+                ctx.set(engine.some[c], (1 << min(2, job.weights.shape[1] - at)) - 1)
             _, _, take, again = await ctx.tick().sample(engine.take[0], restart)
             at += take
             if again:

@@ -152,7 +152,7 @@ class Card(Shell):
                 engine.entries[k][0].eq(channel.entries[0]),
                 engine.entries[k][1].eq(channel.entries[1]),
                 engine.swap[k].eq(channel.swap),
-                engine.level[k].eq(channel.level), channel.take.eq(engine.take[k]),
+                engine.some[k].eq(channel.some), channel.take.eq(engine.take[k]),
                 turns.level[k].eq(channel.word_level),
                 channel.word_take.eq(turns.take), channel.word_skip.eq(turns.skip),
                 memory.words[k].eq(channel.words[0]), epilogue.words[k].eq(channel.words)]

@@ -50,8 +50,8 @@ class Engine(wiring.Component):
         MATMULs, whose planes are ready.
     entries : ``In(bits of layouts.entry(config)).array(C, 2)``
         The next two entries of each channel.
-    level : ``In(2).array(C)``
-        How many of them there are.
+    some : ``In(2).array(C)``
+        Bit 0: at least one of them is there; bit 1: both are.
     take : ``Out(2).array(C)``
         How many are used in this cycle; the same for all channels.
     write : ``Out(stream(layouts.channel_write(config))).array(C)``
@@ -80,7 +80,7 @@ class Engine(wiring.Component):
             "job": In(stream.Signature(layouts.JOB)),
             "entries": In(layouts.entry(config).size).array(channels, 2),
             "swap": In(1).array(channels),
-            "level": In(2).array(channels), "take": Out(2).array(channels),
+            "some": In(2).array(channels), "take": Out(2).array(channels),
             "write": Out(stream.Signature(layouts.channel_write(config))).array(channels),
             "planes": In(stream.Signature(layouts.plane_write(config))).array(2),
             "fresh": In(stream.Signature(layouts.fresh_write(config))),
@@ -140,8 +140,8 @@ class Engine(wiring.Component):
         m.d.comb += blocked.eq(Cat(port.valid & ~port.ready for port in self.write).any())
         free = Signal()
         m.d.comb += free.eq((~aligned.out | (places != 0)) & ~blocked)
-        enough = Mux(aligned.pair, Cat(level[1] for level in self.level).all(),
-                     Cat(level.any() for level in self.level).all())
+        one, two = (Cat(some[k] for some in self.some).all() for k in range(2))
+        enough = Mux(aligned.pair, two, one)
         m.d.comb += fire.eq(aligned_valid & enough & free)
         used = Signal(2)
         m.d.comb += used.eq(Mux(fire & ~aligned.stay, Mux(aligned.pair, 2, 1), 0))

@@ -34,7 +34,7 @@ class Channel(wiring.Component):
         Byte address of the channel's memory.
     job : ``In(stream.Signature(layouts.stream_job(config)))``
         What to read next.
-    entries, swap, level, take
+    entries, swap, some, take
         As of :class:`EntryFifo`.
     words, word_level, word_take, word_skip
         As of :class:`Constants`.
@@ -66,7 +66,7 @@ class Channel(wiring.Component):
             "axi": Out(axi.full(config.beat_bytes)), "base": In(64),
             "job": In(stream.Signature(layouts.stream_job(config))),
             "entries": Out(layouts.entry(config).size).array(2), "swap": Out(1),
-            "level": Out(2), "take": In(2),
+            "some": Out(2), "take": In(2),
             "words": Out(data.ArrayLayout(unsigned(32), WORDS)), "word_level": Out(2),
             "word_take": In(2), "word_skip": In(1),
             "write": In(stream.Signature(layouts.channel_write(config))),
@@ -102,7 +102,7 @@ class Channel(wiring.Component):
             entries.index_en.eq(splitter.index_en), entries.index.eq(splitter.index),
             self.entries[0].eq(entries.entries[0]), self.entries[1].eq(entries.entries[1]),
             self.swap.eq(entries.swap),
-            self.level.eq(entries.level), entries.take.eq(self.take),
+            self.some.eq(entries.some), entries.take.eq(self.take),
             self.words.eq(constants.words), self.word_level.eq(constants.level),
             constants.take.eq(self.word_take), constants.skip.eq(self.word_skip),
             self.reading.eq(reader.reading), self.writing.eq(writer.writing),

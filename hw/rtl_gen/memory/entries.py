@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoded value beats, read two at a time."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -31,10 +31,10 @@ class EntryFifo(wiring.Component):
         The next two, each where its memory shows it.
     swap : ``Out(1)``
         The first of them is ``entries[1]``, the second ``entries[0]``.
-    level : ``Out(2)``
-        How many of them there are.
+    some : ``Out(2)``
+        Bit 0: at least one of them is there; bit 1: both are.
     take : ``In(2)``
-        How many leave now, at most ``level``.
+        How many leave now, at most as many as there are.
     """
 
     #: Cycles from ``index_en`` until the entry is visible in an empty queue.
@@ -48,7 +48,7 @@ class EntryFifo(wiring.Component):
             "weights_en": In(1), "weights": In(8 * width),
             "index_en": In(1), "index": In(4 * width),
             "entries": Out(layouts.entry(config).size).array(2), "swap": Out(1),
-            "level": Out(2), "take": In(2)})
+            "some": Out(2), "take": In(2)})
 
     def elaborate(self, platform):
         m = Module()
@@ -62,26 +62,23 @@ class EntryFifo(wiring.Component):
             written.eq(self.index_en), count.eq(count + written - self.take)]
         m.d.comb += self.room.eq(free != 0)
 
-        # All channels' levels decide what is taken, in the same cycle: they come from registers
+        # What all channels have decides what is taken, in the same cycle: it comes from registers
         # that follow `count` with little logic behind `take`.
-        some = [Signal(name=f"some_{least}") for least in (1, 2)]
-        more = self.take[0] | self.take[1]
-        for least, known in enumerate(some, 1):
-            plus, same, less, lesser = (count >= max(0, least + gone)
-                                              for gone in (-1, 0, 1, 2))
+        one, two = self.take            # never both
+        for least, known in enumerate(self.some, 1):
+            plus, same, less, lesser = (count >= least + gone if least + gone else Const(1)
+                                        for gone in (-1, 0, 1, 2))
             m.d.sync += known.eq(Mux(
-                self.take[1], Mux(written, less, lesser),
-                Mux(more, Mux(written, same, less), Mux(written, plus, same))))
-        m.d.comb += self.level.eq(Cat(some[0] & ~some[1], some[1]))
+                two, Mux(written, less, lesser),
+                Mux(one, Mux(written, same, less), Mux(written, plus, same))))
 
         # Next place to be read in each memory, and which of them holds the older entry.
         # What is taken is known late: the places behind are worked out without it.
         place = [Signal(range(depth // 2), name=f"place_{bank}") for bank in range(2)]
         behind = [Signal.like(place[bank], name=f"behind_{bank}", init=1) for bank in range(2)]
         after = [Signal.like(place[bank], name=f"after_{bank}") for bank in range(2)]
-        one = self.take == 1
         for bank in range(2):
-            mine = self.take[1] | (one & (self.swap == bank))
+            mine = two | (one & (self.swap == bank))
             m.d.comb += after[bank].eq(Mux(mine, behind[bank], place[bank]))
             m.d.sync += place[bank].eq(after[bank])
             with m.If(mine):

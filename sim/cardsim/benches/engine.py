@@ -26,16 +26,16 @@ async def channel(dut: Any, number: int, words: list[int], stall: float, seed: s
     """Show the engine the next entries of a channel, none to two, until it has used all."""
     rng = random.Random(seed)
     ports = [getattr(dut, f"entries__{number}__{k}") for k in range(2)]
-    swap = getattr(dut, f"swap__{number}")
+    swap, some = getattr(dut, f"swap__{number}"), getattr(dut, f"some__{number}")
 
     def show(there: Sequence[int]) -> None:
+        some.value = (1 << len(there)) - 1
         swap.value = swapped = rng.randrange(2)
         for k, port in enumerate(ports):        # what is not there may be anything
             place = k ^ swapped
             port.value = there[place] if place < len(there) else rng.getrandbits(len(port))
 
-    await offer(dut, getattr(dut, f"level__{number}"), getattr(dut, f"take__{number}"), show, words,
-                2, stall, seed)
+    await offer(dut, getattr(dut, f"take__{number}"), show, words, 2, stall, seed)
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
@@ -47,7 +47,7 @@ async def sums_equal_the_reference(dut: Any, stall: float, hold: float) -> None:
     for number in range(8):     # more short rows, one after another, than fit in the engine
         program.matmul(rows=8, beats=1, first=1, last=1, keep=number > 0)
     for c in channels:
-        getattr(dut, f"level__{c}").value = 0
+        getattr(dut, f"some__{c}").value = 0
     await reset(dut)
     done, used, *waits = (watch(dut, name) for name in (
         "done", "entries_used", "wait_weights", "wait_rows"))

@@ -90,6 +90,7 @@ def constants(dut: Any, card: CardConfig, jobs: list[Job], stall: float, seed: s
     ports = [getattr(dut, f"words__{number}") for number in range(card.channels)]
 
     def show(there: Sequence[Sequence[int]]) -> None:   # what is not there may be anything
+        dut.word_level.value = len(there)
         for number, port in enumerate(ports):
             port.value = pack([(there[k][number] if k < len(there) else rng.getrandbits(32), 32)
                                for k in range(WORDS)])
@@ -97,9 +98,8 @@ def constants(dut: Any, card: CardConfig, jobs: list[Job], stall: float, seed: s
     of_channels = ([word for one in jobs for word in one.words(number)]
                    for number in range(card.channels))
     cocotb.start_soon(check_skips(dut, jobs))
-    return cocotb.start_soon(offer(dut, dut.word_level, dut.word_take, show,
-                                   list(zip(*of_channels, strict=True)), WORDS, stall,
-                                   f"{seed} level"))
+    return cocotb.start_soon(offer(dut, dut.word_take, show, list(zip(*of_channels, strict=True)),
+                                   WORDS, stall, f"{seed} level"))
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")

@@ -149,25 +149,24 @@ async def exchange(dut: Any, sends: dict[str, Sequence[Payload]], takes: dict[st
     return {name: await task for name, task in tasks.items()}
 
 
-async def offer(dut: Any, level: Any, take: Any, show: Callable[[Sequence[Any]], None],
+async def offer(dut: Any, take: Any, show: Callable[[Sequence[Any]], None],
                 words: Sequence[Any], most: int, stall: float, seed: str) -> None:
     """Play a queue that shows its next words, at most ``most``, and loses ``take`` of them.
 
-    ``show`` puts those that are there on the unit's ports; in a cycle none comes with chance
-    ``stall``.
+    ``show`` puts those that are there, and how many, on the unit's ports; in a cycle none comes
+    with chance ``stall``.
     """
     rng = random.Random(seed)
     done = there = 0
     while done < len(words):
         if rng.random() >= stall:
             there = min(most, len(words) - done, there + rng.randint(1, most))
-        level.value = there
         show(words[done:done + there])
         await RisingEdge(dut.aclk)
         taken = int(take.value)
         assert taken <= there, f"{taken} words taken of {there}"
         done, there = done + taken, there - taken
-    level.value = 0
+    show([])
 
 
 def watch(dut: Any, name: str) -> list[int]:
