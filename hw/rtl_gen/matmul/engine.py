@@ -13,6 +13,7 @@ from .bank import ROWS, Bank
 from .delay import delay
 from .dsp48 import borrow
 from .fresh import Fresh
+from .go import Go
 from .lane import SHIFT_BITS, Lane, combine
 from .planes import Planes
 from .rows import RowReader
@@ -137,20 +138,19 @@ class Engine(wiring.Component):
         # A step waits for its entries, a place for the row that it ends, and earlier writes.
         places = Signal(range(ROWS + 1), init=ROWS)
         writing, blocked = Signal(config.channels), Signal()
-        m.d.comb += blocked.eq(Cat(port.valid & ~port.ready for port in self.write).any())
-        free = Signal()
-        m.d.comb += free.eq((~aligned.out | (places != 0)) & ~blocked)
-        one, two = (Cat(some[k] for some in self.some).all() for k in range(2))
-        enough = Mux(aligned.pair, two, one)
-        m.d.comb += fire.eq(aligned_valid & enough & free)
-        used = Signal(2)
-        m.d.comb += used.eq(Mux(fire & ~aligned.stay, Mux(aligned.pair, 2, 1), 0))
-        m.d.comb += [take.eq(used) for take in self.take]
+        m.submodules.go = go = Leaf(Go(config))
+        m.d.comb += [
+            go.valid.eq(aligned_valid), go.pair.eq(aligned.pair), go.stay.eq(aligned.stay),
+            go.place.eq(~aligned.out | (places != 0)), go.writing.eq(writing),
+            go.taken.eq(Cat(port.ready for port in self.write)),
+            blocked.eq(go.blocked), fire.eq(go.fire)]
+        m.d.comb += [inner.eq(outer) for inner, outer in zip(go.some, self.some, strict=True)]
+        m.d.comb += [take.eq(go.take) for take in self.take]
         m.d.sync += [
-            self.entries_used.eq(Mux(fire & aligned.stay, 3, used)),
+            self.entries_used.eq(Mux(fire & aligned.stay, 3, go.take)),
             self.ends.eq(fire & aligned.last_step),
-            self.wait_weights.eq(aligned_valid & free & ~enough),
-            self.wait_rows.eq(aligned_valid & ~free)]
+            self.wait_weights.eq(aligned_valid & go.free & ~go.enough),
+            self.wait_rows.eq(aligned_valid & ~go.free)]
 
         # Writes of merged entries, and reports of instructions that leave their sums in the bank.
         address = Signal(32, reset_less=True)
