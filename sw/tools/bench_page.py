@@ -61,8 +61,8 @@ multiply.
 
 ## Batches
 
-Independent sequences that share a step, A8, whole steps of GPT-2 345M. The gain is tokens/s of all sequences over those of one, with the shortest of the contexts. Sequences that are all at one
-position write their new K, one beat of every head and sequence, to one channel, for which the others wait; sequences that are not, as in service, write to several.
+Independent sequences that share a step, A8, whole steps of GPT-2 345M. The gain is tokens/s of all sequences over those of one, with the shortest of the contexts. Their new K,
+one beat of every head and sequence, go to C/T channels if all are at one position, and to more if they are not, as in service.
 
 {batches}
 

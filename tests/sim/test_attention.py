@@ -188,6 +188,17 @@ def test_fresh_k_and_v_are_written_back():
     assert not bench.get(OUT + 0x100, 4, 2).any()
 
 
+@pytest.mark.parametrize("head", [0, 1, 2])
+def test_heads_keep_the_keys_of_a_position_in_different_channels(head):
+    attention = Attention(SMALL, np.random.default_rng(head), 0, head=head)
+    for _ in range(11):
+        attention.step(two_beat=0)
+    for position, (key, _) in enumerate(attention.keys):
+        # Rows of 64 elements are two beats; heads in turn begin with lane 0 and lane 4 of eight.
+        beat, lane = K + 2 * (position // 8), (position + 4 * (head % 2)) % 8
+        assert (attention.bench.get(beat, HEAD, lane, np.int8) == key).all(), position
+
+
 def test_softmax_of_nothing_is_refused():
     attention = Attention(TINY, np.random.default_rng(4), 0)
     with pytest.raises(CardError, match="LEN must be"):

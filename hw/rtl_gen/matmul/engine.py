@@ -12,7 +12,7 @@ from . import bank, products, sequencer
 from .bank import ROWS, Bank
 from .delay import delay
 from .dsp48 import borrow
-from .fresh import Fresh
+from .fresh import Fresh, turned
 from .go import Go
 from .lane import SHIFT_BITS, Lane, combine
 from .planes import Planes
@@ -125,7 +125,7 @@ class Engine(wiring.Component):
             fresh.row.eq(step.p.head_row),
             fresh.merge_en.eq(align), fresh.kind.eq(fetched.merge), fresh.delta.eq(fetched.delta),
             fresh.columns.eq(fetched.columns), fresh.buffer.eq(fetched.buffer),
-            fresh.high.eq(fetched.high[0])]
+            fresh.high.eq(fetched.high[0]), fresh.turn.eq(fetched.turn)]
         with m.If(fetch):
             m.d.sync += [fetched.eq(step.p), fetched_valid.eq(step.valid)]
         with m.If(align):
@@ -190,7 +190,7 @@ class Engine(wiring.Component):
         m.d.sync += ending.eq(Cat(pending[-1] & what_late.out, ending))
         m.d.comb += [
             reader.begun.eq(fire & aligned.out), reader.info.columns.eq(aligned.columns),
-            reader.info.last_row.eq(aligned.last_row),
+            reader.info.last_row.eq(aligned.last_row), reader.info.turn.eq(aligned.turn),
             reader.finished.eq(ending[-1]), reader.hold.eq(writing.any()),
             self.rows.valid.eq(reader.valid), reader.ready.eq(self.rows.ready),
             self.rows.p.token.eq(reader.token), self.rows.p.last_token.eq(reader.last_token),
@@ -204,6 +204,7 @@ class Engine(wiring.Component):
                 Cat(delay(m, borrow(half.word_select(k, size)),
                           products.link(config, k // CHOICES * PAIR))
                     for k in range(len(half) // size)) for half in planes.candidates]
+        lanes = []
         for first in range(0, config.channels, GROUP):
             name = f"group_{first // GROUP}"
             candidates = [
@@ -219,6 +220,7 @@ class Engine(wiring.Component):
                 group_what.valid.eq(pending[-1])]
             for channel in range(first, min(first + GROUP, config.channels)):
                 m.submodules[f"lane_{channel}"] = lane = Leaf(Lane(config))
+                lanes.append(lane)
                 m.d.comb += [
                     lane.entries[0].eq(self.entries[channel][0]),
                     lane.entries[1].eq(self.entries[channel][1]), lane.swap.eq(self.swap[channel]),
@@ -232,6 +234,11 @@ class Engine(wiring.Component):
                     lane.candidates[0].eq(candidates[0]), lane.candidates[1].eq(candidates[1]),
                     lane.combine.eq(group_how), lane.control.eq(group_what),
                     lane.read_en.eq(reader.read_en), lane.read_slot.eq(reader.read_slot),
-                    lane.token.eq(reader.token),
-                    self.rows.p.acc[channel].eq(lane.result)]
+                    lane.token.eq(reader.token)]
+        # Rows of K go on in the order of positions.
+        back = (-reader.turn)[:len(reader.turn)]
+        m.d.comb += [
+            sums.eq(result) for sums, result in zip(
+                self.rows.p.acc, turned([lane.result for lane in lanes], back, config.tokens),
+                strict=True)]
         return m

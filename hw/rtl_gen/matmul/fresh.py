@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """K and V of the tokens of the current pass, which are not in HBM yet."""
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,17 @@ from ..spec.config import CardConfig
 DELTA_BITS = 8
 #: Bits of the number of a beat within a head of K: there may be four, or just one.
 BEAT_BITS = 2
+#: Bits of the number of T lanes by which those of a head's K are turned.
+TURN_BITS = 4
+
+
+def turned(lanes: list[Value], turn: Value, tokens: int) -> list[Value]:
+    """Values by lane, each ``turn`` · T lanes further up; ``len(lanes)`` wraps to 0."""
+    step, bit = tokens, 0
+    while step < len(lanes):
+        lanes = [Mux(turn[bit], lanes[k - step], value) for k, value in enumerate(lanes)]
+        step, bit = 2 * step, bit + 1
+    return lanes
 
 
 class Fresh(wiring.Component):
@@ -19,8 +30,9 @@ class Fresh(wiring.Component):
 
     A token is written to one of T buffers; those of an instruction follow one another.
 
-    For K, ``delta`` is POS minus the position of lane 0 in the row read: lane c holds token
-    c − delta.  For V it is POS minus the first position of the beat: byte j is of token j − delta.
+    For K, ``delta`` is POS minus the first position of the row read: place c holds token c − delta,
+    and lies in lane (c + T · turn) mod C.  For V it is POS minus the first position of the beat:
+    byte j is of token j − delta.
 
     Reading has two stages, which the reader moves on: ``read_en`` fetches all tokens,
     ``merge_en`` puts them where they belong.
@@ -40,6 +52,8 @@ class Fresh(wiring.Component):
         0: none, 1: K, 2: V.  This and the next four belong to what was fetched.
     delta : ``In(signed(DELTA_BITS))``, columns : ``In(3)``
         Where the tokens are, and how many there are.
+    turn : ``In(TURN_BITS)``
+        Of K; other bits than those that C / T turns need are ignored.
     buffer : ``In(2)``, high : ``In(1)``
         Where the first token was written to, and which digit of a wide value is read.
     lanes : ``Out(C)``
@@ -61,6 +75,7 @@ class Fresh(wiring.Component):
             "read_en": In(1), "head": In(6), "beat": In(BEAT_BITS),
             "row": In(range(config.head_words)),
             "merge_en": In(1), "kind": In(2), "delta": In(signed(DELTA_BITS)), "columns": In(3),
+            "turn": In(TURN_BITS),
             "buffer": In(2), "high": In(1),
             "lanes": Out(config.channels), "bytes": Out(config.beat_bytes),
             "k": Out(8 * config.beat_bytes).array(tokens),
@@ -108,6 +123,7 @@ class Fresh(wiring.Component):
 
         places = Signal(max(lanes, config.beat_bytes))
         m.d.comb += places.eq(Cat(fresh(place) for place in range(len(places))))
+        k_lanes = Cat(turned([*places[:lanes]], self.turn, tokens))
         v_data = [v.read_data.word_select(token, 16 * lanes) for token in range(tokens)]
 
         def digit(word, name):
@@ -126,7 +142,7 @@ class Fresh(wiring.Component):
             for lane, port in enumerate(self.v)]
         with m.If(self.merge_en):
             m.d.sync += [
-                self.lanes.eq(Mux(self.kind == 1, places, 0)),
+                self.lanes.eq(Mux(self.kind == 1, k_lanes, 0)),
                 self.bytes.eq(Mux(self.kind == 2, places, 0))]
             for q in range(tokens):
                 token = Signal(range(tokens), name=f"from_{q}")

@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 from ..common import Ram
 from ..spec.config import CardConfig
 from .bank import ROWS
+from .fresh import TURN_BITS
 
 #: What is kept beside a finished row.
-INFO = data.StructLayout({"columns": 3, "last_row": 1})
+INFO = data.StructLayout({"columns": 3, "last_row": 1, "turn": TURN_BITS})
 
 
 class RowReader(wiring.Component):
@@ -32,6 +33,8 @@ class RowReader(wiring.Component):
         To the lanes: they show that row from the next cycle on.
     valid, ready, token, last_token, last_row :
         The stream to the epilogue, but for the sums.
+    turn : ``Out(TURN_BITS)``
+        By how many T lanes the row is turned.
     freed : ``Out(1)``
         A row is through.
     """
@@ -42,7 +45,7 @@ class RowReader(wiring.Component):
             "begun": In(1), "info": In(INFO), "finished": In(1), "hold": In(1),
             "read_en": Out(1), "read_slot": Out(range(ROWS)),
             "valid": Out(1), "ready": In(1), "token": Out(range(config.tokens)),
-            "last_token": Out(1), "last_row": Out(1), "freed": Out(1)})
+            "last_token": Out(1), "last_row": Out(1), "turn": Out(TURN_BITS), "freed": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -58,7 +61,7 @@ class RowReader(wiring.Component):
         info = infos.read_data
         m.d.comb += [
             self.last_token.eq(self.token == info.columns - 1),
-            self.last_row.eq(info.last_row),
+            self.last_row.eq(info.last_row), self.turn.eq(info.turn),
             self.freed.eq(self.valid & self.ready & self.last_token),
             self.read_en.eq((finished != 0) & ~self.hold & (~self.valid | self.freed))]
         m.d.sync += finished.eq(finished + self.finished - self.read_en)

@@ -10,7 +10,7 @@ from ..spec import isa
 from ..spec.config import CardConfig
 from ..spec.formats import PATTERNS
 from .bank import Base
-from .fresh import BEAT_BITS, DELTA_BITS
+from .fresh import BEAT_BITS, DELTA_BITS, TURN_BITS
 
 
 def step(config: CardConfig) -> data.StructLayout:
@@ -28,6 +28,7 @@ def step(config: CardConfig) -> data.StructLayout:
         "signal": isa.COUNTERS,
         "upper": 2, "stay": 1,                  # see Lane; the entries are needed once more
         "merge": 2, "delta": signed(DELTA_BITS), "head": 6, "buffer": 2,
+        "turn": TURN_BITS,                      # of the lanes of K, in T lanes
         "beat": BEAT_BITS, "head_row": range(config.head_words),
         "address": 32})                         # of the (first) entry
 
@@ -156,6 +157,7 @@ class Sequencer(wiring.Component):
             step_.columns.eq(now.columns),
             step_.last_row.eq(last_row), step_.last_step.eq(last_step),
             step_.done.eq(~now.last), step_.signal.eq(now.signal),
+            step_.turn.eq(Mux(now.merge == 1, now.head & config.turns - 1, 0)),
             step_.merge.eq(Mux(hit, now.merge, 0)), step_.delta.eq(delta), step_.head.eq(now.head),
             step_.buffer.eq(now.sequence), step_.beat.eq(entry), step_.head_row.eq(row),
             step_.address.eq(address)]

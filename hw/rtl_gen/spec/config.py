@@ -113,6 +113,15 @@ class CardConfig:
         return max(1, HEAD // self.beat_bytes)
 
     @property
+    def turns(self) -> int:
+        """Ways in which the lanes of K are turned: those of head h by T · (h mod ``turns``)."""
+        return max(1, self.channels // self.tokens)
+
+    def k_lane(self, position: int, head: int) -> int:
+        """The lane of K of a position; other heads have theirs in other lanes."""
+        return (position + self.tokens * head) % self.channels
+
+    @property
     def aux_words(self) -> int:
         """32-bit words a channel's constant queue holds."""
         return self.aux_beats * self.beat_bytes // 4

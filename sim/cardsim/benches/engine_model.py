@@ -93,7 +93,8 @@ class EngineModel:
                 hit = False
                 for t in range(job.columns):
                     p = job.pos + t
-                    if job.merge == 1 and p == r * config.channels + c:
+                    if job.merge == 1 and p // config.channels == r \
+                            and config.k_lane(p, job.head) == c:
                         head = self.fresh[0, job.head, job.sequence + t, digit]
                         at = k * config.beat_bytes % HEAD
                         weights[c, number] = head[at:at + config.beat_bytes]
@@ -136,5 +137,7 @@ class EngineModel:
         if not job.last:
             self.bank[:, rows, :job.columns] = acc
             return [], written
+        if job.merge == 1:      # lanes to positions
+            acc = acc[[config.k_lane(p, job.head) for p in range(config.channels)]]
         return [(tuple(acc[:, r, t]), t, t == job.columns - 1, r == job.rows - 1)
                 for r in range(job.rows) for t in range(job.columns)], written

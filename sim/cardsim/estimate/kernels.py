@@ -55,7 +55,7 @@ CHANNELS, BEAT, FIFO, AUX_BEATS, BUFFER, LONGEST, ROW_LATENCY = range(7)
 ENTRIES, CONSTANTS, ROW_COUNT, RUN_COUNT, FIRE, ROW_FREE, ISSUE, TURN = range(8)
 #: Elements of a product.
 (ADDRESS, N_ROWS, BEATS, UNITS, MULTIPLE, WIDE, K_OUTER, LAST, TWO_BEAT, COLUMNS, MERGE, POS, AUX,
- ACCEPT, START, LOAD, AFTER_GELU, WAIT, HALVED) = range(19)
+ ACCEPT, START, LOAD, AFTER_GELU, WAIT, HALVED, LANE) = range(20)
 #: Elements of its result: first and last step; last sum given to a lane; cycles that steps waited
 #: for entries, and for rows; entries.
 FIRST_FIRE, LAST_FIRE, LAST_ISSUE, FOR_ENTRIES, FOR_ROWS, USED, STEPS = range(7)
@@ -357,7 +357,7 @@ def product(s: State, p: _Ints, run: _Floats, o: _Ints) -> None:
                     else:
                         for token in range(columns):
                             if 0 <= delta + token < channels:
-                                _merge(s, run, (p[POS] + token) % channels, address, fire)
+                                _merge(s, run, (p[LANE] + token) % channels, address, fire)
                 if out:
                     # The row goes through the epilogue.
                     shown = max(fire + s.sizes[ROW_LATENCY], s.at[ROW_FREE] + 1)

@@ -282,7 +282,8 @@ class Walk:
             v["address"], v["rows"], v["beats"], pattern.units, pattern.entries, v["wide"],
             v["k_outer"], v["last"], v["two_beat"], v["columns"], v["merge"], v["pos"],
             aux if v["last"] else 0, self._accept(now), taken + of.engine, load,
-            0 if v["gelu"] else self._after_gelu, 0, pattern.halved), np.int64)
+            0 if v["gelu"] else self._after_gelu, 0, pattern.halved,
+            self.config.k_lane(v["pos"], v["head"])), np.int64)
         o = np.zeros(7, np.int64)
         kernels.product(s, p, np.zeros((self.config.channels, 3)), o)
         first, fire, issue, for_entries, for_rows, used, steps = o.tolist()

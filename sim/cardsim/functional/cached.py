@@ -51,7 +51,7 @@ class CachedRows:
             fresh = self.state.fresh[f["merge"] - 1, buffer, f["head"]][-wide:]     # [digit, 64]
             place = position + token
             if f["merge"] == 1:
-                row, lane = divmod(place, lanes)
+                row, lane = place // lanes, self.state.config.k_lane(place, f["head"])
                 if row < rows:
                     count = min(beats, HEAD // width)
                     stored = self._rows(raw, rows, beats)

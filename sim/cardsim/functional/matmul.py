@@ -77,6 +77,8 @@ class Matmul:
         if not f["last"]:
             self.bank.put(f["acc_row"], rows, sums, self.lanes)
             return
+        if f["merge"] == 1:
+            sums = sums.turned(self.lanes, self.state.config.k_lane(0, f["head"]))
         if self.probabilities is not None:
             length = registers[LENGTHS[f["sequence"]]]
             self._attend(self.probabilities, sums, weights, length, rows)

@@ -56,6 +56,13 @@ class Sums:
             return Sums(self.integers(unit) + other.integers(unit), unit, bound)
         return Sums(self.values + other.values, unit, bound)
 
+    def turned(self, lanes: int, first: int) -> "Sums":
+        """With lane ``first`` of every row as its first element."""
+        if not first:
+            return self
+        rows = self.values.reshape(len(self.values), -1, lanes)
+        return Sums(np.roll(rows, -first, axis=2).reshape(self.values.shape), self.unit, self.bound)
+
     def rounded(self) -> npt.NDArray[np.float32]:
         """``cvt`` of every value."""
         if self.values.dtype == object:
