@@ -259,9 +259,7 @@ def batches(rows: dict[str, Figures]) -> str:
             ("128", 128, "batch-1-128"), ("128", 128, f"batch-{TOKENS['a8']}-128"),
             ("128 to 131", 128, APART), (f"{LONG:,}", LONG, f"batch-1-{LONG}"),
             (f"{LONG:,}", LONG, f"batch-{TOKENS['a8']}-{LONG}")):
-        # The equal ones are a variant, the long ones go together.
-        if (name == f"batch-{TOKENS['a8']}-128" and name not in rows) \
-                or (context == LONG and f"batch-{TOKENS['a8']}-{LONG}" not in rows):
+        if name == APART and name not in rows:      # a variant
             continue
         found = rows[name]
         lines.append((label, str(found["batch"]), f"{found['cycles_total']:,}",
@@ -332,9 +330,9 @@ def targets(rows: dict[str, Figures]) -> list[Target]:
              lambda of=activation: 100 * figure(f"prefill-dense-{of}", "mac_utilisation"), 90,
              unit=" %")
     tokens = TOKENS["a8"]
-    hold(f"gain of a batch of {tokens}, context 128 to 131", partial(gain, rows, 128, APART),
-         0.9 * tokens)
-    hold(f"gain of a batch of {tokens}, context {LONG:,}", partial(gain, rows, LONG), 0.6 * tokens)
+    for context, part_of in ((128, 0.9), (LONG, 0.6)):
+        hold(f"gain of a batch of {tokens}, context {context:,}", partial(gain, rows, context),
+             part_of * tokens)
     if errors := [abs(error(found)) for found in rows.values() if "estimated_cycles" in found]:
         hold("largest error of an estimate", lambda: 100 * max(errors), 3, most=True, unit=" %")
     return made
@@ -356,7 +354,7 @@ def headline(rows: dict[str, Figures]) -> str:
         found = rows[f"step-{short(pattern)}"]
         lines.append((f"GPT-2 345M, {pattern}", f"{found['tokens_per_second_card']:,.0f}",
                       percent(found["hbm_useful_utilisation"]), f"`{found['row']}`"))
-    if four := rows.get(APART):
+    if four := rows.get(f"batch-{TOKENS['a8']}-128"):
         lines.append(("the same, dense A8, four sequences at once",
                       f"{four['tokens_per_second_card']:,.0f}",
                       percent(four["hbm_useful_utilisation"]), f"`{four['row']}`"))

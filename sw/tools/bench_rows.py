@@ -65,8 +65,8 @@ def rows(long: bool = False, *, variants: bool | None = None) -> list[Row]:
     long : bool
         What the short form takes the first layers for is measured on whole models.
     variants : bool, optional
-        Whole steps at another clock, with a long context, with wide K and V, and at one position
-        too; if left out, those of the long form.
+        Whole steps at another clock, with a long context, with wide K and V, and of sequences at
+        different positions too; if left out, those of the long form.
     """
     made = []
     variants = long if variants is None else variants
@@ -81,12 +81,13 @@ def rows(long: bool = False, *, variants: bool | None = None) -> list[Row]:
         made.append(_row(f"latency-{name}", f"{step} --cache int8 --latency {SLOW}"
                          + ("" if long else f" --layers {MORE}")))
     for context in (128, LONG):
-        for batch in (1, TOKENS["a8"]) if variants or context == LONG else (1,):
+        for batch in (1, TOKENS["a8"]):
             made.append(_row(f"batch-{batch}-{context}",
                              f"--shape gpt2-345m --cache int8 --activation a8 --context {context}"
                              + (f" --batch {batch}" if batch > 1 else "")))
-    made.append(_row(APART, f"--shape gpt2-345m --cache int8 --activation a8 "
-                     f"--context {128 + TOKENS['a8'] - 1} --batch {TOKENS['a8']} --spread 1"))
+    if variants:
+        made.append(_row(APART, f"--shape gpt2-345m --cache int8 --activation a8 --context "
+                         f"{128 + TOKENS['a8'] - 1} --batch {TOKENS['a8']} --spread 1"))
     for pattern in PATTERNS:
         made += [_row(f"layers-{short(pattern)}-{layers}",
                       f"--shape gpt2-345m --pattern {pattern} --cache int8 --layers {layers}")

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="whole models everywhere")
     parser.add_argument("--variants", action="store_true",
                         help="whole steps at 225 MHz, with a long context, with 16-bit K and V, "
-                             "and of sequences at one position")
+                             "and of sequences at different positions")
     parser.add_argument("--kept", action="store_true",
                         help="write the page of the figures in build/bench, whatever their commit")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
