@@ -375,7 +375,7 @@ class Dispatch(wiring.Component):
         with m.If(operands.is_kind("LOOP")):
             write_register(loop.rd, less)
             # Register ZERO is always zero.
-            with m.If((less != 0) & (loop.rd != 0)):
+            with m.If((operands.value != 1) & (loop.rd != 0)):
                 m.d.sync += pc.eq(loop.target)
         with m.If(operands.is_kind("NEXT")):
             for register in (Register.POS, Register.LEN):
@@ -386,5 +386,5 @@ class Dispatch(wiring.Component):
             m.d.sync += [
                 registers[Register.STEP].eq(following), registers[Register.LEFT].eq(left),
                 registers[Register.TOKEN].eq(Mux(is_given, given, self.sampled))]
-            with m.If((left != 0) & ~stops):
+            with m.If((registers[Register.LEFT] != 1) & ~stops):
                 m.d.sync += pc.eq(goes.target)
