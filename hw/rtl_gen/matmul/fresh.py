@@ -49,7 +49,7 @@ class Fresh(wiring.Component):
         ``In``: head, beat of K and row of V to fetch.
     merge_en : ``In(1)``
     kind : ``In(2)``
-        0: none, 1: K, 2: V.  This and the next four belong to what was fetched.
+        0: none, 1: K, 2: V.  This and the next five belong to what was fetched.
     delta : ``In(signed(DELTA_BITS))``, columns : ``In(3)``
         Where the tokens are, and how many there are.
     turn : ``In(TURN_BITS)``
