@@ -148,8 +148,10 @@ class Layout:
         self._refuse()
         self.tokens = self._tokens()
         cover, most = coverage(self.pattern, config), SLICE_BLOCKS * config.beat_bytes
-        self.vectors = {name: slices(width, cover, most) for name, width in (
-            ("x", shape.width), ("mixed", shape.width), ("hidden", shape.inner))}
+        # Products that follow x wait for all its slices, which take an instruction a token each;
+        # those of the others are made while more of the vector comes.
+        self.vectors = {name: slices(width, cover, most, parts) for name, width, parts in (
+            ("x", shape.width, 4), ("mixed", shape.width, 8), ("hidden", shape.inner, 8))}
         self.scratch = self._scratch(self.tokens)
         self.matrices = self._matrices()
         self.sequences, self.planes, self.memory = self._fit()

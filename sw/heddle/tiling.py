@@ -26,16 +26,18 @@ class Slice:
         return self.stop - self.start
 
 
-def slices(width: int, coverage: int, most: int) -> list[Slice]:
+def slices(width: int, coverage: int, most: int, parts: int) -> list[Slice]:
     """Cut a vector into multiples of ``coverage``; the last slice may be short.
 
-    A slice is at most an eighth of the vector where ``coverage`` allows, so that no product waits
-    for much of it, and at most ``most``, which the card buffers.
+    There are at least ``parts`` where ``coverage`` allows, so that no product waits for much of the
+    vector, and a slice is at most ``most``, which the card buffers.
 
-    >>> [part.count for part in slices(320, 16, 256)], [part.count for part in slices(320, 64, 256)]
-    ([32, 32, 32, 32, 32, 32, 32, 32, 32, 32], [64, 64, 64, 64, 64])
+    >>> [part.count for part in slices(320, 16, 256, 8)]
+    [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]
+    >>> [part.count for part in slices(320, 64, 256, 4)]
+    [64, 64, 64, 64, 64]
     """
-    size = max(coverage, min(width // 8, most) // coverage * coverage)
+    size = max(coverage, min(width // parts, most) // coverage * coverage)
     return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
 
 

@@ -21,16 +21,17 @@ def test_the_examples():
     assert doctest.testmod(tiling).failed == 0
 
 
-@given(st.integers(1, 8192), st.sampled_from(CONFIGS), st.sampled_from(PATTERNS))
-def test_slices_cover_a_vector(width, config, pattern):
+@given(st.integers(1, 8192), st.sampled_from(CONFIGS), st.sampled_from(PATTERNS),
+       st.sampled_from([4, 8]))
+def test_slices_cover_a_vector(width, config, pattern, least):
     cover = coverage(pattern, config)
-    parts = slices(width, cover, SLICE_BLOCKS * config.beat_bytes)
+    parts = slices(width, cover, SLICE_BLOCKS * config.beat_bytes, least)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
     assert parts[-1].stop == width
     for part in parts:
         assert part.start % cover == 0
         assert part.count <= SLICE_BLOCKS * config.beat_bytes
-        assert part.count <= max(cover, width // 8)
+        assert part.count <= max(cover, width // least)
     assert len(parts) <= 64
 
 
@@ -42,7 +43,7 @@ TIGHT = dataclasses.replace(TINY, aux_beats=16)
        st.sampled_from(PATTERNS), st.integers(1, 300), st.integers(1, 400), st.data())
 def test_pieces_cover_a_matrix_once(outputs, blocks, config, pattern, bank, chunked, data):
     inputs = 64 * blocks
-    parts = slices(inputs, coverage(pattern, config), SLICE_BLOCKS * config.beat_bytes)
+    parts = slices(inputs, coverage(pattern, config), SLICE_BLOCKS * config.beat_bytes, 8)
     ends = chunk_ends(parts, pattern, config)
     assert ends == sorted(set(ends))
     assert len(ends) <= tiling.CHUNKS
@@ -73,7 +74,7 @@ def test_pieces_cover_a_matrix_once(outputs, blocks, config, pattern, bank, chun
 
 
 def test_chunks_of_a_wide_vector_are_even():
-    parts = slices(1024, 64, 1024)
+    parts = slices(1024, 64, 1024, 8)
     assert chunk_ends(parts, PATTERNS[0], U280) == [256, 512, 768, 1024]
     assert chunk_ends(parts[:1], PATTERNS[0], U280) == [128]
 
