@@ -157,7 +157,7 @@ class Sequencer(wiring.Component):
             step_.columns.eq(now.columns),
             step_.last_row.eq(last_row), step_.last_step.eq(last_step),
             step_.done.eq(~now.last), step_.signal.eq(now.signal),
-            step_.turn.eq(Mux(now.merge == 1, now.head & config.turns - 1, 0)),
+            step_.turn.eq(Mux(now.merge == 1, now.head, 0)),
             step_.merge.eq(Mux(hit, now.merge, 0)), step_.delta.eq(delta), step_.head.eq(now.head),
             step_.buffer.eq(now.sequence), step_.beat.eq(entry), step_.head_row.eq(row),
             step_.address.eq(address)]

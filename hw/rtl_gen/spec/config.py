@@ -112,11 +112,6 @@ class CardConfig:
         """Beats of one head's K row, INT8."""
         return max(1, HEAD // self.beat_bytes)
 
-    @property
-    def turns(self) -> int:
-        """Ways in which the lanes of K are turned: those of head h by T · (h mod ``turns``)."""
-        return max(1, self.channels // self.tokens)
-
     def k_lane(self, position: int, head: int) -> int:
         """The lane of K of a position; other heads have theirs in other lanes."""
         return (position + self.tokens * head) % self.channels
