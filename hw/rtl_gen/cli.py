@@ -16,7 +16,7 @@ from . import emit, pins, units
 from .spec import config as configs
 from .standalone import Standalone
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]:

@@ -7,17 +7,15 @@ from typing import Annotated
 import typer
 
 from heddle.card import parse_cards
-from heddle.cli import common
-from heddle.cli.benching import CONTEXT, command_line, figures, taken, workload
+from heddle.cli import benching, common
 from heddle.errors import UserError
 from heddle.options import Options
-from heddle.shapes import SHAPES
 from rtl_gen.spec.config import CardConfig
 
 from ..rtl.timing import Timing
 from .estimate import estimate as costs
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def _config(cards: str) -> CardConfig:
@@ -40,30 +38,19 @@ def estimate(
     command: typer.Context,
     cards: Annotated[str, typer.Option(
         help="Configuration of the card, as in u280.")] = "u280",
-    shape: Annotated[str, typer.Option(
-        help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.")] = "gpt2-345m",
-    pattern: Annotated[str, typer.Option(
-        help="N:M pattern of the layers' weights, as in 2:4, or dense.")] = "dense",
+    shape: benching.ShapeName = "gpt2-345m",
+    pattern: benching.Pattern = "dense",
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
-    context: Annotated[int | None, typer.Option(
-        help="Positions that are in memory before the first token [default: "
-             f"{CONTEXT}, with a prompt 0].")] = None,
-    prompt: Annotated[int | None, typer.Option(
-        help="Tokens of a prompt, of which the first new token comes.")] = None,
-    new: Annotated[int, typer.Option(help="Tokens to make, of each sequence.")] = 1,
-    batch: Annotated[int, typer.Option(help="Independent sequences, side by side.")] = 1,
-    spread: Annotated[int, typer.Option(
-        help="Positions by which each sequence is shorter than the one before.")] = 0,
-    clock: Annotated[float | None, typer.Option(
-        metavar="MHZ", help="Clock of the card [default: the configuration's].")] = None,
-    latency: Annotated[float | None, typer.Option(
-        metavar="NS", help="Latency of memory reads [default: the model's].")] = None,
-    layers: Annotated[int | None, typer.Option(
-        help="The first layers alone, without the LM head.")] = None,
-    full: Annotated[bool, typer.Option(
-        "--full", help="Whole steps, LM head and sampling included; the default "
-                       "without --layers.")] = False,
+    context: benching.Context = None,
+    prompt: benching.Prompt = None,
+    new: benching.New = 1,
+    batch: benching.Batch = 1,
+    spread: benching.Spread = 0,
+    clock: benching.Clock = None,
+    latency: benching.Latency = None,
+    layers: benching.Layers = None,
+    full: benching.Full = False,
     json: common.Json = None,
 ) -> None:
     """Estimate what a model of any shape costs on a card, within 3 % of its simulation.
@@ -79,11 +66,11 @@ def estimate(
         raise UserError(str(error)) from None
     with common.ERR.status("estimating"):
         found = costs(
-            config, taken(shape, layers), timing=timing,
+            config, benching.taken(shape, layers), timing=timing,
             options=Options(activation=activation, cache=cache, pattern=pattern),
-            workload=workload(context, prompt, new, batch, full, layers, spread))
-    common.write_json(json, {**found, "command": command_line(command)})
-    figures(found)
+            workload=benching.workload(context, prompt, new, batch, full, layers, spread))
+    common.write_json(json, {**found, "command": benching.command_line(command)})
+    benching.figures(found)
 
 
 def main(arguments: list[str] | None = None) -> None:

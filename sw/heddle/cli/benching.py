@@ -21,6 +21,27 @@ from .common import ERR, OUT, figure
 #: Positions that are in memory where there is no prompt.
 CONTEXT = 128
 
+#: The options of ``heddle bench`` and ``heddle estimate``: what a card does.
+ShapeName = Annotated[str, typer.Option(help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.")]
+Pattern = Annotated[str, typer.Option(
+    help="N:M pattern of the layers' weights, as in 2:4, or dense.")]
+Context = Annotated[int | None, typer.Option(
+    help="Positions that are in memory before the first token [default: "
+         f"{CONTEXT}, with a prompt 0].")]
+Prompt = Annotated[int | None, typer.Option(
+    help="Tokens of a prompt, of which the first new token comes.")]
+New = Annotated[int, typer.Option(help="Tokens to make, of each sequence.")]
+Batch = Annotated[int, typer.Option(help="Independent sequences, side by side.")]
+Spread = Annotated[int, typer.Option(
+    help="Positions by which each sequence is shorter than the one before.")]
+Clock = Annotated[float | None, typer.Option(
+    metavar="MHZ", help="Clock of the card [default: the configuration's].")]
+Latency = Annotated[float | None, typer.Option(
+    metavar="NS", help="Latency of memory reads [default: the model's].")]
+Layers = Annotated[int | None, typer.Option(help="The first layers alone, without the LM head.")]
+Full = Annotated[bool, typer.Option(
+    "--full", help="Whole steps, LM head and sampling included; the default without --layers.")]
+
 
 def command_line(context: typer.Context) -> str:
     """The command that was given, without the options that have their defaults."""
@@ -105,30 +126,19 @@ def _mega(value: float | None) -> float | None:
 def bench(
     command: typer.Context,
     cards: common.Cards = "rtl:u280",
-    shape: Annotated[str, typer.Option(
-        help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.")] = "gpt2-345m",
-    pattern: Annotated[str, typer.Option(
-        help="N:M pattern of the layers' weights, as in 2:4, or dense.")] = "dense",
+    shape: ShapeName = "gpt2-345m",
+    pattern: Pattern = "dense",
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
-    context: Annotated[int | None, typer.Option(
-        help="Positions that are in memory before the first token [default: "
-             f"{CONTEXT}, with a prompt 0].")] = None,
-    prompt: Annotated[int | None, typer.Option(
-        help="Tokens of a prompt, of which the first new token comes.")] = None,
-    new: Annotated[int, typer.Option(help="Tokens to make, of each sequence.")] = 1,
-    batch: Annotated[int, typer.Option(help="Independent sequences, side by side.")] = 1,
-    spread: Annotated[int, typer.Option(
-        help="Positions by which each sequence is shorter than the one before.")] = 0,
-    clock: Annotated[float | None, typer.Option(
-        metavar="MHZ", help="Clock of the card [default: the configuration's].")] = None,
-    latency: Annotated[float | None, typer.Option(
-        metavar="NS", help="Latency of memory reads [default: the model's].")] = None,
-    layers: Annotated[int | None, typer.Option(
-        help="The first layers alone, without the LM head.")] = None,
-    full: Annotated[bool, typer.Option(
-        "--full", help="Whole steps, LM head and sampling included; the default "
-                       "without --layers.")] = False,
+    context: Context = None,
+    prompt: Prompt = None,
+    new: New = 1,
+    batch: Batch = 1,
+    spread: Spread = 0,
+    clock: Clock = None,
+    latency: Latency = None,
+    layers: Layers = None,
+    full: Full = False,
     seed: Annotated[int, typer.Option(help="Of weights, K, V and tokens.")] = 0,
     waves: Annotated[pathlib.Path | None, typer.Option(
         metavar="FILE", help="Write a waveform (VCD: slow and large).")] = None,
