@@ -12,7 +12,7 @@ import sys
 
 import pin_tables
 
-from rtl_gen.spec import config, formats, isa, registers, rules
+from rtl_gen.spec import config, formats, isa, link, registers, rules
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 GENERATED = "<!-- Written by sw/tools/write_docs.py; edit hw/rtl_gen/spec instead. -->\n"
@@ -77,6 +77,14 @@ def registers_page() -> str:
         if magic is not None:
             parts.append(f"`magic` is `{magic:#010x}`.\n\n")
         parts.append(_table(("word", "name"), list(enumerate(words))))
+    parts.append(f"\n## Frames of a ring's links\n\n{link.__doc__.split(chr(10), 2)[2].strip()}\n\n")
+    low, rows = 0, []
+    for name, bits, meaning in link.FIELDS:
+        rows.append((f"{low + bits - 1}:{low}" if bits > 1 else low, f"`{name}`", meaning))
+        low += bits
+    parts.append(_table(("bit", "field of a trailer", "meaning"), [*rows, ("highest 32", "", "CRC-32.")]))
+    parts.append("\n" + _table(("state", "name"), [(int(s), s.name) for s in link.State]))
+    parts.append("\n" + _table(("failure", "name"), [(int(f), f.name) for f in link.Failure]))
     parts.append("\n## Errors\n\n" + _table(("code", "name"), [(int(e), e.name) for e in registers.Error]))
     parts.append("\n## Sticky bits\n\n" + _table(("bit", "name"), [
         (int(s).bit_length() - 1, s.name) for s in registers.Sticky]))
