@@ -55,6 +55,11 @@ def _control(config: CardConfig):
     return Control(config, commit=0)
 
 
+def _link(**parameters):
+    from .link import Link
+    return Link(**parameters)
+
+
 def _epilogue(config: CardConfig):
     from .matmul import Epilogue
     return Epilogue(config)
@@ -105,6 +110,10 @@ UNITS: dict[str, Unit] = {
     "epilogue": Unit(doc="Scale, deferred norm, bias, GELU and residual.", build=_epilogue),
     "vector": Unit(doc="FP32 vector unit with quantiser and norm.", build=_vector),
     "sampler": Unit(doc="Argmax, top-k and log-sum-exp of logits.", build=_sampler),
+    "link": Unit(doc="Ring link: frames with CRC, repair, credits, hello of the neighbour.",
+                 build=_link, parameters={
+                     "beat_bytes": 64, "depth": 512, "frame_beats": 8, "timeout": 1024,
+                     "keepalive": 256, "silence": 4096}),
     "softmax": Unit(doc="Streaming softmax.", build=_softmax,
                     parameters={"lanes": 16, "words": 64, "tokens": 1}),
     "quantise": Unit(doc="Slices of FP32 to INT8 digits with one exponent.", build=_quantise,

@@ -17,6 +17,8 @@ SETTINGS = {"engine": {"channels": "2", "vector_lanes": "2", "plane_windows": "3
             "quantise": {"lanes": "8", "depth": "6"},
             "softmax": {"lanes": "4", "words": "8", "tokens": "2"},
             "layernorm": {"lanes": "4", "words": "16"}, "sampler": {"top_k": "8"},
+            "link": {"beat_bytes": "16", "depth": "32", "frame_beats": "4", "timeout": "120",
+                     "keepalive": "40", "silence": "600"},
             "reader": {"beat_bytes": "16", "burst": "16", "outstanding": "4"}}
 
 

@@ -18,8 +18,9 @@ from cardsim.rtl.build import environment
 #: The bench module of each unit.
 BENCHES = {"engine": "engine", "channel": "channel", "control": "control", "epilogue": "epilogue",
            "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm", "reader": "reader", "vector": "vector", "memory": "memory",
-           "exp": "elementwise", "gelu": "elementwise", "gelu_erf": "elementwise"}
+           "layernorm": "layernorm", "link": "link", "reader": "reader",
+           "vector": "vector", "memory": "memory", "exp": "elementwise", "gelu": "elementwise",
+           "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.
 VARIABLE = "HEDDLE_UNIT"
 
