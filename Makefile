@@ -13,7 +13,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-train demo test coverage lint docs resources bench clean
+.PHONY: help setup setup-train demo test coverage formal lint docs resources bench clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: .venv/.setup  ## Run the tests, then print what the benches covered.
 # ---- Coverage: the table comes from tests/bench_coverage.py. ----
 coverage: .venv/.setup  ## Print what the last run of the tests covered.
 	$(BIN)/python tests/bench_coverage.py
+
+formal: .venv/.setup  ## Prove what the queues and links promise, and refute their mutants.
+	$(BIN)/python -m pytest -n $(JOBS) -m formal tests
 
 lint: .venv/.setup  ## Check style and types.
 	$(BIN)/ruff check .

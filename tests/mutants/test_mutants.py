@@ -19,6 +19,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 600
 
 
+#: How a proof fails.
+REFUTED = "^E +AssertionError: refuted in cycle"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mutant:
     """A fault, and who finds it how."""
@@ -65,6 +69,32 @@ MUTANTS = [
            test="tests/rtl/test_memory_channel.py::"
                 "test_entries_and_constants_of_random_jobs[tiny-0.0-30]",
            failure="^E +AssertionError: .* cross 4 KiB"),
+    Mutant(name="a frame is taken whatever its number",
+           file="hw/rtl_gen/link/receiver.py",
+           right="room & ~spoilt & (behind == 0)", wrong="room & ~spoilt",
+           test="tests/formal/test_link.py::test_beats_arrive_once_and_in_order",
+           failure=REFUTED),
+    Mutant(name="a frame that is being sent again makes room when it is acknowledged",
+           file="hw/rtl_gen/link/sender.py",
+           right="tail - Mux(behind, next_, acked)", wrong="tail - acked",
+           test="tests/cosim/test_units.py::test_unit_equals_its_reference[link]",
+           failure="^E +SystemExit"),
+    Mutant(name="a sender goes one beat beyond the room of the receiver",
+           file="hw/rtl_gen/link/sender.py",
+           right="within >= self.frame_beats", wrong="within + 1 >= self.frame_beats",
+           test="tests/formal/test_link.py::test_beats_arrive_once_and_in_order",
+           failure=REFUTED),
+    Mutant(name="a queue in memory takes one too many",
+           file="hw/rtl_gen/common/queue.py",
+           right="self.i.ready.eq(count != self.depth)",
+           wrong="self.i.ready.eq(count != self.depth + 1)",
+           test="tests/formal/test_queues.py::test_a_queue_keeps_the_order[queue_in_ram]",
+           failure=REFUTED),
+    Mutant(name="a skid buffer keeps what comes while it is full",
+           file="hw/rtl_gen/common/skid.py",
+           right="with m.If(~full):", wrong="with m.If(1):",
+           test="tests/formal/test_queues.py::test_a_queue_keeps_the_order[skid]",
+           failure=REFUTED),
     Mutant(name="the packer loses the last beat of a row",
            file="sw/heddle/pack/patterns.py",
            right="padded[:given, :inputs] = weights",
@@ -100,7 +130,9 @@ def copy(file: str, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 @pytest.mark.cosim
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [
+    pytest.param(mutant, id=mutant.name, marks=[pytest.mark.formal] * (mutant.failure == REFUTED))
+    for mutant in MUTANTS])
 def test_a_fault_is_found(mutant, tmp_path):
     package, path = copy(mutant.file, tmp_path)
     text = path.read_text(encoding="utf-8")
