@@ -53,6 +53,8 @@ class Session(wiring.Component):
     """
 
     def __init__(self, *, keepalive: int, silence: int):
+        if silence < 2:
+            raise ValueError(f"silence must be at least 2, not {silence!r}")
         if not 1 <= keepalive < silence:
             raise ValueError(f"keepalive must be at least 1 and below silence ({silence!r}), "
                              f"not {keepalive!r}")
