@@ -65,6 +65,18 @@ class Way:
         return bench
 
 
+def joined():
+    """Two ends and the ways between them."""
+    pair = Pair()
+    return pair, [Way(pair.ends[k].tx, pair.ends[1 - k].rx) for k in range(2)]
+
+
+async def up(ctx, pair):
+    """Wait until both ends are."""
+    while any(ctx.get(end.state) != State.UP for end in pair.ends):
+        await ctx.tick()
+
+
 class Noise(wiring.Component):
     """A delay line that loses and corrupts beats, and holds up the sender, by chance."""
 
@@ -227,13 +239,11 @@ def test_pace(build_root):
 @pytest.mark.parametrize("beats", [1, 3, SIZES["frame_beats"]])
 def test_latency(beats):
     """As the page says, from a link that is idle."""
-    pair = Pair()
-    ways = [Way(pair.ends[k].tx, pair.ends[1 - k].rx) for k in range(2)]
+    pair, ways = joined()
     first, second = pair.ends
 
     async def measure(ctx):
-        while any(ctx.get(end.state) != State.UP for end in pair.ends):
-            await ctx.tick()
+        await up(ctx, pair)
         for _ in range(SIZES["keepalive"] // 2):
             await ctx.tick()
         times, taken = {}, 0
@@ -259,8 +269,7 @@ def test_latency(beats):
     ({"card": 3}, Failure.NEIGHBOUR), ({"cards": 4}, Failure.NEIGHBOUR)])
 def test_another_neighbour_is_refused(fields, failure):
     """The end that is right sees what is wrong; the other one learns that it stopped."""
-    pair = Pair()
-    ways = [Way(pair.ends[k].tx, pair.ends[1 - k].rx) for k in range(2)]
+    pair, ways = joined()
 
     async def refused(ctx):
         while any(ctx.get(end.state) != State.FAILED for end in pair.ends):
@@ -272,12 +281,10 @@ def test_another_neighbour_is_refused(fields, failure):
 
 
 def test_a_cut_is_noticed_in_time():
-    pair = Pair()
-    ways = [Way(pair.ends[k].tx, pair.ends[1 - k].rx) for k in range(2)]
+    pair, ways = joined()
 
     async def cut(ctx):
-        while any(ctx.get(end.state) != State.UP for end in pair.ends):
-            await ctx.tick()
+        await up(ctx, pair)
         for _ in range(2 * SIZES["silence"]):       # idle, and stays up
             await ctx.tick()
         for way in ways:
@@ -292,12 +299,10 @@ def test_a_cut_is_noticed_in_time():
 
 
 def test_a_card_that_stops_tells_its_neighbour():
-    pair = Pair()
-    ways = [Way(pair.ends[k].tx, pair.ends[1 - k].rx) for k in range(2)]
+    pair, ways = joined()
 
     async def stop(ctx):
-        while any(ctx.get(end.state) != State.UP for end in pair.ends):
-            await ctx.tick()
+        await up(ctx, pair)
         ctx.set(pair.ends[0].stop, {"valid": 1, "about": 0xCAFE})
         for _ in range(LATENCY + 20):
             await ctx.tick()

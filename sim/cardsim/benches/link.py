@@ -203,11 +203,15 @@ async def begin(dut: Any, **changes: int) -> None:
     dut.start.value = 0
 
 
-async def prepare(dut: Any) -> None:
-    """Reset the unit."""
+async def meet(dut: Any, neighbour: Neighbour, hold: float = 0.0) -> Neighbour:
+    """Reset the unit, let the neighbour act, and start a session."""
     for name in ("start", "stop", "me"):
         getattr(dut, name).value = 0
     await reset(dut)
+    cocotb.start_soon(neighbour.listen(hold))
+    cocotb.start_soon(neighbour.talk())
+    await begin(dut)
+    return neighbour
 
 
 async def until(dut: Any, state: State, limit: int) -> int:
@@ -223,14 +227,10 @@ async def until(dut: Any, state: State, limit: int) -> int:
 @cocotb.parametrize((("faults", "stall", "hold"), [
     (0.0, 0.0, 0.0), (0.0, 0.5, 0.5), (0.1, 0.0, 0.0), (0.2, 0.3, 0.6), (0.05, 0.0, 0.9)]))
 async def messages_arrive(dut: Any, faults: float, stall: float, hold: float) -> None:
-    await prepare(dut)
     seed = f"link {faults} {stall} {hold}"
     rng, size = random.Random(seed), parameters()["beat_bytes"]
     out, back = (random_messages(rng, 80, size) for _ in range(2))
-    neighbour = Neighbour(dut, BENCH, back, faults, seed)
-    cocotb.start_soon(neighbour.listen(hold / 2))
-    cocotb.start_soon(neighbour.talk())
-    await begin(dut)
+    neighbour = await meet(dut, Neighbour(dut, BENCH, back, faults, seed), hold / 2)
     cocotb.start_soon(drive(dut, "s_axis_i", out, stall, seed))
     compare(await collect(dut, "m_axis_o", len(back), hold, seed), back)
     for _ in range(100_000):
@@ -245,11 +245,8 @@ async def messages_arrive(dut: Any, faults: float, stall: float, hold: float) ->
     ("contract", Failure.CONTRACT), ("configuration", Failure.CONFIGURATION),
     ("card", Failure.NEIGHBOUR), ("cards", Failure.NEIGHBOUR)]))
 async def another_neighbour_is_refused(dut: Any, field: str, failure: Failure) -> None:
-    await prepare(dut)
-    neighbour = Neighbour(dut, BENCH | {field: BENCH[field] ^ 1}, [], 0.0, field)
-    cocotb.start_soon(neighbour.listen(0.0))
-    cocotb.start_soon(neighbour.talk())
-    await begin(dut)
+    neighbour = await meet(dut, Neighbour(
+        dut, BENCH | {field: BENCH[field] ^ 1}, [], 0.0, field))
     await until(dut, State.FAILED, 1000)
     assert int(dut.failure.value) == failure
     for _ in range(50):
@@ -260,11 +257,7 @@ async def another_neighbour_is_refused(dut: Any, field: str, failure: Failure) -
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def silence_and_stops_end_the_session_and_the_next_one_works(dut: Any) -> None:
-    await prepare(dut)
-    neighbour = Neighbour(dut, BENCH, [], 0.0, "silence")
-    cocotb.start_soon(neighbour.listen(0.0))
-    cocotb.start_soon(neighbour.talk())
-    await begin(dut)
+    neighbour = await meet(dut, Neighbour(dut, BENCH, [], 0.0, "silence"))
     await until(dut, State.UP, 1000)
     for _ in range(2 * parameters()["silence"]):
         await RisingEdge(dut.aclk)
@@ -303,11 +296,7 @@ async def silence_and_stops_end_the_session_and_the_next_one_works(dut: Any) -> 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def a_card_that_stops_says_so(dut: Any) -> None:
-    await prepare(dut)
-    neighbour = Neighbour(dut, BENCH, [], 0.0, "stop")
-    cocotb.start_soon(neighbour.listen(0.0))
-    cocotb.start_soon(neighbour.talk())
-    await begin(dut)
+    neighbour = await meet(dut, Neighbour(dut, BENCH, [], 0.0, "stop"))
     await until(dut, State.UP, 1000)
     dut.stop.value = 1 | 0x1234 << 1
     for _ in range(30):
