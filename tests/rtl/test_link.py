@@ -289,7 +289,7 @@ def test_a_cut_is_noticed_in_time():
             await ctx.tick()
         for way in ways:
             way.cut = True
-        for _ in range(SIZES["silence"] + LATENCY + 10):
+        for _ in range(SIZES["silence"] + LATENCY + 4):
             await ctx.tick()
         for end in pair.ends:
             assert ctx.get(end.state) == State.FAILED

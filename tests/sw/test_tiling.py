@@ -32,6 +32,9 @@ def test_slices_cover_a_vector(width, config, pattern, least):
         assert part.start % cover == 0
         assert part.count <= SLICE_BLOCKS * config.beat_bytes
         assert part.count <= max(cover, width // least)
+    # Every slice costs instructions: they are as long as they may be.
+    for part in parts[:-1]:
+        assert part.count + cover > min(width // least, SLICE_BLOCKS * config.beat_bytes)
     assert len(parts) <= 64
 
 
