@@ -5,10 +5,10 @@ import dataclasses
 import hashlib
 import json
 
-from . import formats, isa, registers, tables
+from . import formats, isa, link, registers, tables
 
 #: Raised by hand where the meaning of a word changes and nothing below does.
-REVISION = 3
+REVISION = 4
 
 
 def text() -> str:
@@ -23,10 +23,12 @@ def text() -> str:
                     for name, (opcode, queue, fields, _) in isa.FORMATS.items()},
         "enums": {kind.__name__: {member.name: int(member) for member in kind}
                   for kind in (isa.Register, isa.VectorFn, isa.ScalarFn, registers.Error,
-                               registers.Sticky)},
+                               registers.Sticky, link.Kind, link.State, link.Failure)},
         "counters": (isa.COUNTERS, isa.COUNTER_MAX),
         "records": (registers.COMMAND_MAGIC, registers.STATUS_MAGIC, registers.COMMAND,
-                    registers.STATUS, registers.RESULT),
+                    registers.STATUS, registers.RESULT, registers.RING, registers.LINK,
+                    registers.STOP),
+        "link": (link.TRAILER, link.CRC_BITS, link.NUMBER_BITS),
         "patterns": [dataclasses.astuple(pattern) for pattern in formats.PATTERNS],
         "supergroup": (formats.SUPERGROUP, formats.UNITS_PER_BEAT),
         "tables": (tables.EXP_LOG2E, tables.EXP, tables.GELU),

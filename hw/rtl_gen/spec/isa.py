@@ -39,7 +39,8 @@ class Queue(enum.IntEnum):
     MEMORY = 1
     MATMUL = 2
     VECTOR = 3
-    LINK = 4
+    SEND = 4
+    RECEIVE = 5
 
 
 class Register(enum.IntEnum):
@@ -217,6 +218,17 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("stride", 16, "Scratchpad words between tokens.")),
         "Argmax, top-k, log-sum-exp and target logit over blocks of logits. The sampled token is that of the first column. "
         "With more than one column there is no target."),
+    "SEND": (0x40, Queue.SEND, (
+        Field("src", 16, "First scratchpad word."), Field("words", 12, "Words of a token."),
+        Field("columns", 3, "Tokens."), Field("stride", 16, "Scratchpad words between tokens."),
+        Field("previous", 1, "To the card before this one in the ring."),
+        Field("next", 1, "To the card behind this one.")),
+        "Sends one message: the words of the first token, then of the next."),
+    "RECEIVE": (0x41, Queue.RECEIVE, (
+        Field("dst", 16, "First scratchpad word."), Field("words", 12, "Words of a token."),
+        Field("columns", 3, "Tokens."), Field("stride", 16, "Scratchpad words between tokens."),
+        Field("source", 1, "0: from the card before this one in the ring, 1: from the card behind it.")),
+        "Takes the next message of a neighbour, which must be as long as the instruction says."),
 }
 
 OPCODES = {opcode: name for name, (opcode, *_) in FORMATS.items()}

@@ -60,3 +60,4 @@ class Failure(enum.IntEnum):
     NEIGHBOUR = 3       #: another card than expected, or a ring of another size
     SILENT = 4          #: nothing came for too long
     STOPPED = 5         #: some card of the ring has stopped
+    MESSAGE = 6         #: a message was not as long as the RECEIVE that took it says

@@ -31,14 +31,20 @@ CONTROL = {
 #: Words of the command record.  Addresses are beat addresses in channel 0.
 COMMAND = (
     "magic", "flags", "program", "instructions", "entry", "status", "results", "result_beats",
-    "tokens", "given", "stop0", "stop1", "stop2", "stop3", "watchdog", "reserved",
+    "tokens", "given", "stop0", "stop1", "stop2", "stop3", "watchdog", "ring",
     *(f"r{k}" for k in range(32)),
 )
+#: Of a card in a ring, in ``ring``: its number, from bit 0, and from bit 8 the number of the session,
+#: another than that of the command before; both of 8 bits.
+RING = {"card": 0, "session": 8}
 #: Bit of ``flags``: load the program from memory first.
 FLAG_LOAD = 1
 #: A stop entry that stops nothing.
 NO_STOP = 0xFFFFFFFF
 
+#: What a link counts in a command: frames that it sent, good and bad ones that came, and how often
+#: it sent again, of that because nobody answered.
+LINK_COUNTERS = ("sent", "received", "bad", "repeats", "timeouts")
 #: Words of the status record.
 STATUS = (
     "magic", "contract", "configuration", "commit", "error", "pc", "steps", "sticky",
@@ -48,8 +54,18 @@ STATUS = (
     "stall_weights_low", "stall_weights_high", "stall_dependency_low", "stall_dependency_high",
     "stall_epilogue_low", "stall_epilogue_high", "stall_idle_low", "stall_idle_high",
     "instructions_low", "instructions_high", "engine_cycles_low", "engine_cycles_high",
-    "reserved0", "reserved1", "reserved2", "reserved3",
+    "stall_link_low", "stall_link_high", "idle_link_low", "idle_link_high",
+    "link",                 # of the links to the previous and the next card, see LINK
+    "link_about",           # of an error LINK: what the ring's first error was, see STOP
+    *(f"{end}_{name}" for end in ("previous", "next") for name in LINK_COUNTERS),
 )
+#: Fields of ``link``: bits and lowest bit of each.  ``state`` and ``failure`` are numbers of
+#: ``spec.link``; ``first`` is 1 if the link to the next card failed first.
+LINK = {"previous_state": (2, 0), "previous_failure": (3, 4), "next_state": (2, 8),
+        "next_failure": (3, 12), "first": (1, 16)}
+#: Fields of ``link_about``, and of what a STOP frame says: the card that stopped first, its error,
+#: and, of an error LINK, why and on which side (1: next).
+STOP = {"card": (8, 0), "error": (8, 8), "failure": (3, 16), "side": (1, 24)}
 
 #: Words at the start of a result record; ``k`` pairs (token, logit) follow.
 RESULT = ("token", "logit", "max", "sum", "target", "target_logit", "step", "position")
@@ -70,6 +86,7 @@ class Error(enum.IntEnum):
     WATCHDOG = 6            #: nothing moved; pc is the oldest instruction that waits
     COUNTER_OVERFLOW = 7    #: a dependency counter above its maximum
     BAD_COMMAND = 8         #: the command record makes no sense
+    LINK = 9                #: a link to a neighbour failed, or another card stopped
 
 
 class Sticky(enum.IntFlag):

@@ -42,6 +42,16 @@ def _banked(v: Values) -> bool:
     return not (v["first"] and v["last"] and not v["k_outer"])
 
 
+def _message(first: str) -> tuple[Rule, ...]:
+    """Rules of a message whose first word is the field ``first``."""
+    return (
+        ("The card is one of a ring.", lambda c, v: c.cards > 1),
+        (f"`words` is at least 1, `columns` is in 1..T, and the words of the last token, from `{first}` on, end within the scratchpad.",
+         lambda c, v: v["words"] >= 1 and 1 <= v["columns"] <= c.tokens
+         and v[first] + v["stride"] * (v["columns"] - 1) + v["words"] <= c.scratch_words),
+    )
+
+
 #: Registers may hold more than a field can: such values are refused before anything is computed
 #: from them.
 COMMON: tuple[Rule, ...] = (
@@ -143,6 +153,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
          lambda c, v: (v["words"] - 1) * c.vector_lanes < v["count"]
          <= v["words"] * c.vector_lanes),
     ),
+    "SEND": _message("src") + (
+        ("`previous` or `next` is set.", lambda c, v: bool(v["previous"] or v["next"])),),
+    "RECEIVE": _message("dst"),
 }
 
 
