@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives the cards of a model: writes their memory, gives them commands, reads what they wrote."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
@@ -74,9 +75,12 @@ class Runtime:
         for number in range(images[0].stages):
             # What the source computes, it computes once: the first card's thread does.
             self.load(images[0].stage(number))
-            ring.on_all(len(self.cards), lambda card, number=number: self.load(
-                images[card].stage(number), card) if card else None)
+            ring.on_all(len(self.cards), functools.partial(self._load_stage, images, number))
             progress(number + 1, images[0].stages)
+
+    def _load_stage(self, images: Sequence[Images], number: int, card: int) -> None:
+        if card:
+            self.load(images[card].stage(number), card)
 
     def close(self) -> None:
         """Give the cards back."""
@@ -276,15 +280,15 @@ class Runtime:
             addresses.append(memory.command * layout.config.beat_bytes)
         return ring.run(self.cards, addresses, timeout)
 
-    def carry_out(self, program: Program, timeout: float = STEP_TIMEOUT) -> None:
-        """Run a program of the caller's, the same on all cards, instead of the model's."""
+    def carry_out(self, programs: Sequence[Program], timeout: float = STEP_TIMEOUT) -> None:
+        """Run programs of the caller's, one a card, instead of the model's."""
         self._loaded = None
-        for card, layout in enumerate(self.layouts):
+        for card, (layout, program) in enumerate(zip(self.layouts, programs, strict=True)):
             self._write(layout.memory.program, program.image(), card)
         records = [{"flags": registers.FLAG_LOAD, "instructions": len(program),
                     "results": layout.memory.results,
                     **{f"stop{k}": registers.NO_STOP for k in range(STOPS)}}
-                   for layout in self.layouts]
+                   for layout, program in zip(self.layouts, programs, strict=True)]
         self._carry_out(records, (), timeout)
 
     def logits(self, sequence: int = 0) -> npt.NDArray[np.float32]:

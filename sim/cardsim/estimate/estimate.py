@@ -42,8 +42,8 @@ def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
     heddle.errors.UserError
         The model or the workload does not fit the card.
     """
-    card = EstimatedCard(config, timing)
+    cards = [EstimatedCard(config, timing) for _ in range(config.cards)]
     bench = Bench(cards=f"estimate:{config.name}", shape=shape, workload=workload,
                   options=options or Options())
-    found = {name: value for name, value in bench.cost(card).items() if name not in _OTHERS}
-    return {**found, "milliseconds": found["cycles_total"] / (1000 * card.clock_mhz)}
+    found = {name: value for name, value in bench.cost(cards).items() if name not in _OTHERS}
+    return {**found, "milliseconds": found["cycles_total"] / (1000 * cards[0].clock_mhz)}
