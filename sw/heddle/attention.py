@@ -161,7 +161,9 @@ class Attention:
         for head in self._ended(piece):
             first = head == self._heads[0]
             self._inputs(head, first=first)
-            if first:
+            # In a ring heads are few, and the first would wait for the words of the gammas, which
+            # come in the same stream as constants.
+            if head == self._heads[0 if layout.config.cards == 1 else -1]:
                 # The gammas' buffers are free: their last readers are before this head's in their
                 # queue.
                 self._p.load(layout.scratch.gamma[1], memory.layers + memory.gamma[1],

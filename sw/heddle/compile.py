@@ -225,7 +225,7 @@ class Compiler:
         gather = Gather(
             self._b, lay.card, lay.parts.logits,
             address=lambda word: self._logit(word) + (each - 1) * size,
-            stride=size, columns=self._columns.sequences, arrived=arrived)
+            stride=size, columns=self._columns.sequences, lag=1, arrived=arrived)
         block = row = 0     # of this card's rows, the first of the block
         for piece in matrix.pieces:
             p.matmul("head", piece, self._logit(mine[block].start) - row, norm=1, dst_stride=size)

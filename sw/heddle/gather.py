@@ -3,8 +3,8 @@
 it receives.
 
 A vector comes in *pieces*, numbered on each card in the order in which it makes them.  Piece k of
-the card at distance d (in links) is awaited after this card's own piece k + d: about then it is
-there, so that nobody waits who has something else to do.  All cards follow the same order on each
+the card at distance d (in links) is awaited after this card's own piece k + d · lag: about then it
+is there, so that nobody waits who has something else to do.  All cards follow the same order on each
 link, which is why messages need no names.  The card opposite is reached both ways: half of what it
 has comes from either side.
 """
@@ -33,12 +33,14 @@ class Gather:
         Scratchpad words from one token's vector to the next.
     columns : int
         Tokens.
+    lag : int
+        Own pieces that are made while one is on a link.
     arrived : callable
         Is called with each range of words when they are there, in program order.
     """
 
     def __init__(self, builder: Builder, card: int, pieces: Sequence[Sequence[range]], *,
-                 address: Callable[[int], int], stride: int, columns: int,
+                 address: Callable[[int], int], stride: int, columns: int, lag: int,
                  arrived: Callable[[range], None]) -> None:
         self._builder, self._card, self._pieces = builder, card, pieces
         self._address, self._stride, self._columns = address, stride, columns
@@ -48,7 +50,7 @@ class Gather:
         cards = len(pieces)
         #: (own piece after which it is awaited, distance, piece, way), in the order of all links.
         self._awaited = sorted(
-            (k + distance, distance, k, way)
+            (k + distance * lag, distance, k, way)
             for distance in range(1, cards // 2 + 1) for way in range(2)
             for k, _ in enumerate(pieces[self._from(distance, way)]))
 

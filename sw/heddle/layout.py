@@ -353,11 +353,13 @@ class Layout:
                          cuts=itertools.accumulate(map(len, parts.logits[card]))),
         }
 
-    @staticmethod
-    def _early(rows: int) -> int:
-        """Rows of a product that follows a norm for which it starts early: half of them are enough
-        to hide the norm."""
-        return -(-rows // 2)
+    def _early(self, rows: int) -> int:
+        """Rows of a product that follows a norm for which it starts early.
+
+        Half of them are enough to hide the norm; the others are in memory's stream just before what
+        uses them.  In a ring all that can be done before the last slices come is.
+        """
+        return rows if self.config.cards > 1 else -(-rows // 2)
 
     def _beats(self, size: int) -> int:
         return math.ceil(size / self.config.beat_bytes)

@@ -24,6 +24,8 @@ ROWS, BLOCKS = (10, 24, 25, 26), (11, 27, 28, 29)
 POSITIONS, LENGTHS = (Register.POS, 18, 20, 22), (Register.LEN, 19, 21, 23)
 #: Set by the command: passes to the first that computes logits, that one included.
 SILENT = 14
+#: Pieces of a layer's vectors follow each other much faster than a link carries them.
+_LAG = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,14 +228,14 @@ class Parts:
         layout = self.layout
         pieces = [layout.pieces(name, card) for card in range(layout.config.cards)]
         return Gather(self.builder, layout.card, pieces, address=lambda word: first + word,
-                      stride=stride, columns=self.columns.tokens, arrived=arrived)
+                      stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
 
     def order(self, name: str) -> list[int]:
         """Slices of a vector in the order in which a gather completes them."""
         complete, found = self.slices(name), []
         pieces = [self.layout.pieces(name, card) for card in range(self.layout.config.cards)]
         gather = Gather(Builder(self.layout.config), self.layout.card, pieces,
-                        address=lambda word: word, stride=0, columns=1,
+                        address=lambda word: word, stride=0, columns=1, lag=_LAG,
                         arrived=lambda words: found.extend(complete.add(words)))
         gather.have(pieces[self.layout.card][-1].stop)
         gather.finish()

@@ -14,7 +14,7 @@ from .card import EstimatedCard
 
 #: Fields of a bench that say nothing of an estimate.
 _OTHERS = ("token_ids", "text", "equal_to_sim", "simulation_seconds", "simulated_cycles_per_second",
-           "write_beats")
+           "write_beats", "link")
 
 
 def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
