@@ -20,6 +20,14 @@ CONTROL = (
     ("rvalid", 1, False), ("rready", 1, True), ("rdata", 32, False), ("rresp", 2, False))
 
 
+def links(config: CardConfig) -> list[tuple[str, int, bool]]:
+    """Pins of the links to both neighbours, as those of the control port; none on a card alone."""
+    return [(f"{way}_axis_{end}_{name}", bits, (name == "tready") == (way == "m"))
+            for end in ("previous", "next") for way in "ms"
+            for name, bits in (("tdata", 8 * config.beat_bytes), ("tvalid", 1), ("tready", 1),
+                               ("tlast", 1))] if config.cards > 1 else []
+
+
 def text(config: CardConfig, card: str) -> str:
     """SystemVerilog of module ``heddle_bench`` around ``card``, which has the pin ``events``."""
     width = _WIDTH | {"rdata": 8 * config.beat_bytes, "wdata": 8 * config.beat_bytes,
@@ -31,6 +39,10 @@ def text(config: CardConfig, card: str) -> str:
         flow = "input" if driven else "output"
         ports.append(f"    {flow} logic [{bits - 1}:0] s_axi_control_{name}")
         joins.append(f".s_axi_control_{name}(s_axi_control_{name})")
+    for name, bits, driven in links(config):
+        flow = "input" if driven else "output"
+        ports.append(f"    {flow} logic [{bits - 1}:0] {name}")
+        joins.append(f".{name}({name})")
     wires, channels = [], []
     for channel in range(config.channels):
         prefix = f"m_axi_hbm{channel:02}"

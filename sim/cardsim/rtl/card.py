@@ -1,17 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's end of a Verilated card."""
 
+import copy
 import dataclasses
-import multiprocessing.connection
 import os
-import pathlib
-import socket
-import subprocess
-import sys
-import tempfile
-import weakref
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -23,20 +16,25 @@ from rtl_gen.spec.config import CardConfig
 
 from . import build
 from . import events as event_log
-from .timing import Timing
+from .simulation import Simulation, threads_for
+from .timing import LinkTiming, Timing
 
 #: Cycles after which a command is given up, unless the caller says otherwise.
 CYCLE_LIMIT = 2_000_000_000
 
 
 class RtlCard:
-    """A simulated card with true cycles.
+    """A simulated card with true cycles; of a ring the first, see :meth:`others`.
 
     Parameters
     ----------
     config : CardConfig
     timing : Timing
         Of the HBM model.
+    link : LinkTiming
+        Of the links of a ring.
+    threads : int
+        On which the cards of a ring are simulated; as many as there are processors.
     waves : str, optional
         Record every command to this VCD file (slow and large).
     trace : bool
@@ -52,46 +50,39 @@ class RtlCard:
     """
 
     def __init__(self, config: CardConfig, *, timing: Timing | None = None,
+                 link: LinkTiming | None = None, threads: int | None = None,
                  waves: str | None = None, trace: bool = False, events: bool = False,
                  cycle_limit: int = CYCLE_LIMIT,
                  say: Callable[[str], None] = lambda text: None) -> None:
         self.config, self._cycle_limit = config, cycle_limit
         self._timing = timing or Timing()
         self._trace = bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
+        self._events, self._index, self._closed = events, 0, False
         library = build.library(config, trace=self._trace, say=say)
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cardsim.rtl.server", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._pipe = multiprocessing.connection.Connection(ours.detach())
-        self._end = weakref.finalize(self, _end, self._process, self._pipe)
-        self._folder = tempfile.gettempdir()
-        self._pipe.send((str(library), dataclasses.asdict(config),
-                         dataclasses.asdict(self._timing), waves))
-        self._answer()
-        self._events = events
-        if events:
-            self._call("record", event_log.cycles_kept(config))
+        self._simulation = Simulation(
+            library, config, self._timing, link or LinkTiming(), waves=waves,
+            threads=threads_for(config.cards) if threads is None else threads)
+        self._record()
 
-    def _answer(self) -> Any:
-        try:
-            kind, value = self._pipe.recv()
-        except (EOFError, OSError):
-            status = self._process.wait()
-            raise CardError(f"the simulated card's process ended with status {status}; "
-                            "open the card again") from None
-        if kind == "error":
-            raise CardError(value)
-        return value
+    def _record(self) -> None:
+        if self._events:
+            self._call("record", event_log.cycles_kept(self.config))
+
+    def others(self) -> "list[RtlCard]":
+        """The other cards of this one's ring, from the first: this is card 0."""
+        found = []
+        for index in range(1, self.config.cards):
+            card = copy.copy(self)
+            card._index = index
+            card._record()
+            found.append(card)
+        return found
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        try:
-            self._pipe.send((name, arguments))
-        except (OSError, ValueError):
+        if self._closed:
             raise CardError("the simulated card is closed or its process has ended; "
-                            "open the card again") from None
-        return self._answer()
+                            "open the card again")
+        return self._simulation.call(name, self._index, *arguments)
 
     def identity(self) -> Identity:
         words = self._call("status")
@@ -150,9 +141,10 @@ class RtlCard:
         return found
 
     def run(self, command_address: int, timeout: float) -> Status:
-        waves = str(pathlib.Path(self._folder) / f"heddle-{self._process.pid}.vcd")
-        end, cycles, words, violation, recorded = self._call(
-            "run", command_address, timeout, self._cycle_limit, waves)
+        if self._closed:
+            self._call("")
+        end, cycles, words, violation, recorded = self._simulation.run(
+            self._index, command_address, timeout, self._cycle_limit)
         where = f"; waveform of the last cycles: {recorded}" if recorded else \
             "" if self._trace else "; for a waveform of its end, repeat it with HEDDLE_TRACE=1"
         if violation:
@@ -171,28 +163,18 @@ class RtlCard:
         return status
 
     def close(self) -> None:
-        self._end()
+        if not self._closed:
+            self._closed = True
+            self._simulation.close(self._index)
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
-    """Close the pipe, which ends the child; kill it if that does not."""
-    pipe.close()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def open_card(config: CardConfig, index: int, *, clock_mhz: float | None = None,
-              latency_ns: float | None = None, **options: Any) -> RtlCard:
-    """Entry point ``rtl`` of ``heddle.cards``.
+def open_cards(config: CardConfig, *, clock_mhz: float | None = None,
+               latency_ns: float | None = None, **options: Any) -> list[RtlCard]:
+    """Open the cards of a ring (entry point ``rtl`` of the group ``heddle.cards``).
 
     Parameters
     ----------
     config : CardConfig
-    index : int
-        Number of the card among those opened together.
     clock_mhz, latency_ns : float, optional
         Of the :class:`Timing`, for callers that cannot make one.
     options
@@ -202,4 +184,5 @@ def open_card(config: CardConfig, index: int, *, clock_mhz: float | None = None,
              if value is not None}
     if given:
         options["timing"] = dataclasses.replace(options.get("timing") or Timing(), **given)
-    return RtlCard(config, **options)
+    first = RtlCard(config, **options)
+    return [first, *first.others()]

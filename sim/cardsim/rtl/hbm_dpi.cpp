@@ -12,10 +12,14 @@ using heddle::Request;
 using heddle::Timing;
 
 namespace {
-std::vector<std::unique_ptr<Channel>> channels;
+constexpr int kCards = 8;
+// By card: cards of a ring are simulated in several threads, each of which says whose turn it is.
+std::vector<std::unique_ptr<Channel>> of_cards[kCards];
+thread_local int current = 0;
 Timing timing;
 
 Channel& channel(int index, uint64_t bytes, uint32_t beat_bytes) {
+    auto& channels = of_cards[current];
     if (index >= int(channels.size())) channels.resize(index + 1);
     auto& slot = channels[index];
     if (!slot) {
@@ -62,27 +66,32 @@ int heddle_hbm_tick(int index, long long bytes, int beat_bytes, int reset, int f
            a.bid << 7 | a.rresp << 8 | a.bresp << 10;
 }
 
+// Whose channels are meant in this thread from here on.
+void heddle_hbm_card(int card) { current = card; }
 // The back door.  Offsets are within the channel; callers stay inside it.
 void heddle_hbm_open(int index, uint64_t bytes, uint32_t beat_bytes) { channel(index, bytes, beat_bytes); }
 void heddle_hbm_write(int index, uint64_t offset, const uint8_t* data, uint64_t size) {
-    std::memcpy(channels[index]->data() + offset, data, size);
+    std::memcpy(of_cards[current][index]->data() + offset, data, size);
 }
 void heddle_hbm_read(int index, uint64_t offset, uint8_t* data, uint64_t size) {
-    std::memcpy(data, channels[index]->data() + offset, size);
+    std::memcpy(data, of_cards[current][index]->data() + offset, size);
 }
 void heddle_hbm_timing(const Timing* parameters) {
     timing = *parameters;
-    for (auto& c : channels)
-        if (c) c->configure(timing);
+    for (auto& channels : of_cards)
+        for (auto& c : channels)
+            if (c) c->configure(timing);
 }
 // What every channel's port did at the last edge (Channel::activity), a byte each.
 void heddle_hbm_activity(uint8_t* bytes) {
+    const auto& channels = of_cards[current];
     for (size_t k = 0; k < channels.size(); k++) bytes[k] = channels[k]->activity();
 }
 // The first breach of the AXI protocol, or an empty string.
 const char* heddle_hbm_violation() {
-    for (auto& c : channels)
-        if (c && !c->violation().empty()) return c->violation().c_str();
+    for (auto& channels : of_cards)
+        for (auto& c : channels)
+            if (c && !c->violation().empty()) return c->violation().c_str();
     return "";
 }
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child process of a Verilated card: takes calls from a pipe until it is closed.
+"""The child process of Verilated cards: takes calls from a pipe until it is closed.
 
 Before each command the process forks, and the copy waits: if the command fails, the copy runs it
 again from the same state and records the waveform of its end, so a failure costs nothing before it
@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from rtl_gen.spec.config import CardConfig
 
 from .model import Model
-from .timing import Timing
+from .timing import LinkTiming, Timing
 
 #: Cycles between two looks at the clock and the parent.
 SLICE = 20_000
@@ -86,63 +86,69 @@ class Server:
         self.model, self._waves = model, waves
         self.can_record = model.waves(None)
 
-    def write(self, address: int, data: bytes) -> None:
-        self.model.memory_write(address, data)
+    def write(self, card: int, address: int, data: bytes) -> None:
+        self.model.memory_write(address, data, card)
 
-    def read(self, address: int, size: int) -> bytes:
-        return self.model.memory_read(address, size)
+    def read(self, card: int, address: int, size: int) -> bytes:
+        return self.model.memory_read(address, size, card)
 
-    def status(self) -> list[int]:
-        return self.model.acknowledge()
+    def status(self, card: int) -> list[int]:
+        return self.model.acknowledge(card)
 
-    def reset(self) -> None:
-        self.model.reset()
+    def reset(self, card: int) -> None:
+        self.model.reset(card)
 
-    def cycles(self) -> int:
+    def cycles(self, card: int) -> int:
         return self.model.cycles
 
-    def record(self, cycles: int) -> None:
-        self.model.record(cycles)
+    def record(self, card: int, cycles: int) -> None:
+        self.model.record(cycles, card)
 
-    def events(self) -> bytes:
-        return self.model.events()
+    def events(self, card: int) -> bytes:
+        return self.model.events(card)
 
-    def run(self, address: int, seconds: float, limit: int, failure_waves: str,
-            ) -> tuple[str, int, list[int], str, str | None]:
-        """Run a command: how it ended, cycles, status words, violation, waveform.
+    def run(self, commands: dict[int, int], seconds: float, limit: int, failure_waves: str,
+            ) -> dict[int, tuple[str, int, list[int], str, str | None]]:
+        """Run commands, by card the address of their record: how each ended, cycles, status words,
+        violation, waveform.
 
         The last three may be empty.
         """
-        replay = Replay(lambda path, cycles: self._repeat(address, path, cycles)) \
+        replay = Replay(lambda path, cycles: self._repeat(commands, path, cycles)) \
             if self.can_record and failure_waves else None
         try:
             if self._waves:
                 self.model.waves(self._waves)
             before, until = self.model.cycles, time.monotonic() + seconds
-            self.model.start(address)
+            self.model.start_all(commands)
             end = "limit"
             while (end == "limit" and self.model.cycles - before < limit
                    and time.monotonic() < until and os.getppid() != 1):
-                end = self.model.clock(min(SLICE, limit))
+                end = self.model.clock(min(SLICE, limit), commands)
             cycles = self.model.cycles - before
-            words = self.model.acknowledge() if end == "done" else []
-            failed = end != "done" or words[4] != 0
+            # Of a ring, those that ended have done so whatever happened to others.
+            done = set(commands) if end == "done" else \
+                self.model.interrupted & set(commands) if end == "limit" else set()
+            words = {card: self.model.acknowledge(card) for card in done}
+            failed = len(done) < len(commands) or any(found[4] for found in words.values())
             recorded = bool(failed and replay and replay.record(failure_waves, cycles))
-            return end, cycles, words, self.model.violation, failure_waves if recorded else None
+            return {card: ("done" if card in done else end, cycles, words.get(card, []),
+                           self.model.violation, failure_waves if recorded else None)
+                    for card in commands}
         finally:
             if self._waves:
                 self.model.waves(None)
             if replay:
                 replay.close()
 
-    def _repeat(self, address: int, path: str, cycles: int) -> None:
+    def _repeat(self, commands: dict[int, int], path: str, cycles: int) -> None:
         before = self.model.cycles
-        self.model.start(address)
+        self.model.start_all(commands)
         quiet = cycles - WAVE_CYCLES - (self.model.cycles - before)
         if quiet > 0:
-            self.model.clock(quiet)
+            self.model.clock(quiet, commands)
         self.model.waves(path)
-        self.model.clock(cycles - (self.model.cycles - before) + 16)
+        self.model.clock(cycles - (self.model.cycles - before) + 16, commands)
         self.model.waves(None)
 
 
@@ -166,9 +172,10 @@ def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the host's affair
     connection = multiprocessing.connection.Connection(int(sys.argv[1]))
-    library, config, timing, waves = connection.recv()
+    library, config, timing, link, threads, waves = connection.recv()
     try:
-        model = Model(pathlib.Path(library), CardConfig(**config), Timing(**timing))
+        model = Model(pathlib.Path(library), CardConfig(**config), Timing(**timing),
+                      LinkTiming(**link), threads)
         connection.send(("ok", None))
     except Exception:
         connection.send(("error", traceback.format_exc(limit=3)))

@@ -18,6 +18,16 @@ class _Structure(ctypes.Structure):
         ("read_error_at", ctypes.c_uint64), ("write_error_at", ctypes.c_uint64)]
 
 
+class _LinkStructure(ctypes.Structure):
+    """``heddle::LinkTiming`` of link.h."""
+
+    _fields_ = [
+        ("latency_ns", ctypes.c_double), ("gbps", ctypes.c_double),
+        *((name, ctypes.c_uint32) for name in (
+            "corrupt_permille", "drop_permille", "stall_permille")),
+        ("seed", ctypes.c_uint64)]
+
+
 _NEVER = (1 << 64) - 1
 
 
@@ -119,3 +129,8 @@ class LinkTiming:
         for name in ("corrupt_permille", "drop_permille", "stall_permille"):
             if not 0 <= getattr(self, name) < 1000:
                 raise ValueError(f"{name} must be in 0..999, not {getattr(self, name)}")
+
+    def structure(self) -> _LinkStructure:
+        """As the model takes it."""
+        return _LinkStructure(**{name: getattr(self, name)
+                                 for name, *_ in _LinkStructure._fields_})
