@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages between the scratchpad and the links: SEND and RECEIVE."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..common import layouts
 from ..spec.config import CardConfig
@@ -123,6 +123,16 @@ class Exchange(wiring.Component):
         m.d.comb += self.moves.eq(gives | takes)
         return m
 
+    def _part(self, m, name: str, moves):
+        """Which beat of its word comes next, and whether that is the word's last."""
+        if self.beats == 1:
+            return Const(0, 1), Const(1, 1)
+        part = Signal(range(self.beats), name=f"part_{name}")
+        last = part == self.beats - 1
+        with m.If(moves):
+            m.d.sync += part.eq(Mux(last, 0, part + 1))
+        return part, last
+
     def _walk(self, m, name: str, job, first: str, sides):
         """Addresses of the words of the instructions of ``job``."""
         m.submodules[name.lower()] = walk = Walk()
@@ -139,9 +149,9 @@ class Exchange(wiring.Component):
 
         # A word that was read stays until the next read.
         there, ends, tag = Signal(), Signal(), Signal(_TAG)
-        part, given, ready = Signal(range(self.beats)), Signal(2), Signal(2)
+        given, ready = Signal(2), Signal(2)
         passes, word_passes = Signal(), Signal()
-        last_part = part == self.beats - 1
+        part, last_part = self._part(m, "sent", passes)
         beats = self.read.data.as_value()
         size = 8 * self.config.beat_bytes
         m.d.comb += [
@@ -155,8 +165,6 @@ class Exchange(wiring.Component):
                 port.p.data.eq(beats.word_select(part, size)), port.p.last.eq(ends & last_part)]
         with m.If(there):
             m.d.sync += given.eq(Mux(passes, 0, given | (ready & tag.sides)))
-        with m.If(passes):
-            m.d.sync += part.eq(Mux(last_part, 0, part + 1))
         with m.If(walk.step):
             m.d.sync += [there.eq(1), ends.eq(walk.ends), tag.eq(walk.tag)]
         with m.Elif(word_passes):
@@ -174,8 +182,8 @@ class Exchange(wiring.Component):
         # A word is gathered, then written; its first beats may come while it is written.
         word = Signal(scratchpad.write_layout(self.config), reset_less=True)
         there, ends, signal = Signal(), Signal(), Signal(16, reset_less=True)
-        part, free, length = Signal(range(self.beats)), Signal(), Signal()
-        last_part = part == self.beats - 1
+        free, length = Signal(), Signal()
+        part, last_part = self._part(m, "received", takes)
         size = 8 * self.config.beat_bytes
         m.d.comb += [
             free.eq(~there | self.write.ready), self.write.valid.eq(there),
@@ -189,8 +197,7 @@ class Exchange(wiring.Component):
         with m.If(takes):
             m.d.sync += [
                 word.data.as_value().word_select(part, size).eq(come.data),
-                word.addr.eq(walk.address), ends.eq(walk.ends), signal.eq(walk.tag.signal),
-                part.eq(Mux(last_part, 0, part + 1))]
+                word.addr.eq(walk.address), ends.eq(walk.ends), signal.eq(walk.tag.signal)]
             with m.If(~length):
                 m.d.sync += [self.wrong.eq(1), self.side.eq(source)]
         m.d.sync += [self.done[1].valid.eq(there & self.write.ready & ends),
