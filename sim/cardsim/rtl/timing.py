@@ -91,3 +91,31 @@ class Timing:
         for name in ("read_error_at", "write_error_at"):
             values[name] = _NEVER if values[name] is None else values[name]
         return _Structure(**values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinkTiming:
+    """Timing and faults of the links of a ring; the defaults are those of AuroraFlow on 100 Gb/s
+    (sources in docs/simulators.md)."""
+
+    #: From a beat that is sent to the same beat at the other end.
+    latency_ns: float = 540.0
+    #: Bytes per nanosecond, each way.
+    gbps: float = 12.1
+    #: Frames, in 1/1000, of which a bit is flipped, and those that are lost.
+    corrupt_permille: int = 0
+    drop_permille: int = 0
+    #: Chance, in 1/1000, that a beat is held back in a cycle.
+    stall_permille: int = 0
+    #: (card, cycle): nothing passes between this card and the next from that cycle on.
+    cut: tuple[int, int] | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.gbps <= 0:
+            raise ValueError(f"gbps must be above zero, not {self.gbps}")
+        if self.latency_ns < 0:
+            raise ValueError(f"latency_ns must be at least zero, not {self.latency_ns}")
+        for name in ("corrupt_permille", "drop_permille", "stall_permille"):
+            if not 0 <= getattr(self, name) < 1000:
+                raise ValueError(f"{name} must be in 0..999, not {getattr(self, name)}")

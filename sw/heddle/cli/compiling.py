@@ -43,7 +43,8 @@ def compile_(
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280 -o build/program
     """
     options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
-    layout, _ = prepare(Checkpoint(model), cards, options)
+    placed, _ = prepare(Checkpoint(model), cards, options)
+    layout = placed[0]
     if not 0 <= candidates <= layout.config.top_k:
         raise UserError(f"candidates must be in 0..{layout.config.top_k} on {layout.config.name}, "
                         f"not {candidates}")
