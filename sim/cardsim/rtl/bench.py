@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SystemVerilog bench around a card: an HBM model per channel; control and links brought out."""
+"""The SystemVerilog bench around a card: an HBM model per channel, control and links as pins."""
 
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.events import BITS

@@ -168,7 +168,8 @@ def open_cards(config: CardConfig, *, timing: Timing | None = None, clock_mhz: f
     options
         Of :class:`~cardsim.rtl.simulation.Simulation`.
     """
-    given: dict[str, Any] = {name: value for name, value in (("clock_mhz", clock_mhz), ("latency_ns", latency_ns)) if value is not None}
+    parameters = {"clock_mhz": clock_mhz, "latency_ns": latency_ns}
+    given: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     timing = dataclasses.replace(timing or Timing(), **given)
     simulation = Simulation(config, timing=timing, trace=traced(trace, options.get("waves")),
                             **options)
