@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's end of a Verilated card."""
 
-import copy
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,29 +12,23 @@ from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
 from rtl_gen.spec import registers
 from rtl_gen.spec.config import CardConfig
 
-from . import build
 from . import events as event_log
-from .simulation import Simulation, threads_for
-from .timing import LinkTiming, Timing
+from .command import Command
+from .simulation import Simulation
+from .timing import Timing
 
 #: Cycles after which a command is given up, unless the caller says otherwise.
 CYCLE_LIMIT = 2_000_000_000
 
 
 class RtlCard:
-    """A simulated card with true cycles; of a ring the first, see :meth:`others`.
+    """A simulated card with true cycles.
 
     Parameters
     ----------
     config : CardConfig
     timing : Timing
         Of the HBM model.
-    link : LinkTiming
-        Of the links of a ring.
-    threads : int
-        On which the cards of a ring are simulated; as many as there are processors.
-    waves : str, optional
-        Record every command to this VCD file (slow and large).
     trace : bool
         Build the card so that it can record: a command that fails then leaves a waveform of its
         end.
@@ -45,44 +37,30 @@ class RtlCard:
         Record what happens in every cycle, for :meth:`events`.
     cycle_limit : int
         Give a command up after so many cycles.
-    say : callable
-        Is told in a few words what takes long.
+    simulation : Simulation, optional
+        Where the card is simulated; by itself if not given.
+    index : int
+        Its number there.
+    options
+        Of :class:`~cardsim.rtl.simulation.Simulation`, if none is given.
     """
 
-    def __init__(self, config: CardConfig, *, timing: Timing | None = None,
-                 link: LinkTiming | None = None, threads: int | None = None,
-                 waves: str | None = None, trace: bool = False, events: bool = False,
-                 cycle_limit: int = CYCLE_LIMIT,
-                 say: Callable[[str], None] = lambda text: None) -> None:
-        self.config, self._cycle_limit = config, cycle_limit
+    def __init__(self, config: CardConfig, *, timing: Timing | None = None, trace: bool = False,
+                 events: bool = False, cycle_limit: int = CYCLE_LIMIT,
+                 simulation: Simulation | None = None, index: int = 0, **options: Any) -> None:
+        if simulation is None and config.cards > 1:
+            raise ValueError(f"a ring of {config.cards} cards must be opened as a whole: use "
+                             "open_cards")
+        self.config, self.index = config, index
+        self._cycle_limit, self._events = cycle_limit, events
         self._timing = timing or Timing()
-        self._trace = bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
-        self._events, self._index, self._closed = events, 0, False
-        library = build.library(config, trace=self._trace, say=say)
-        self._simulation = Simulation(
-            library, config, self._timing, link or LinkTiming(), waves=waves,
-            threads=threads_for(config.cards) if threads is None else threads)
-        self._record()
-
-    def _record(self) -> None:
-        if self._events:
-            self._call("record", event_log.cycles_kept(self.config))
-
-    def others(self) -> "list[RtlCard]":
-        """The other cards of this one's ring, from the first: this is card 0."""
-        found = []
-        for index in range(1, self.config.cards):
-            card = copy.copy(self)
-            card._index = index
-            card._record()
-            found.append(card)
-        return found
+        self._simulation = simulation or Simulation(
+            config, timing=self._timing, trace=traced(trace, options.get("waves")), **options)
+        if events:
+            self._call("record", event_log.cycles_kept(config))
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        if self._closed:
-            raise CardError("the simulated card is closed or its process has ended; "
-                            "open the card again")
-        return self._simulation.call(name, self._index, *arguments)
+        return self._simulation.call(name, self.index, *arguments)
 
     def identity(self) -> Identity:
         words = self._call("status")
@@ -141,20 +119,24 @@ class RtlCard:
         return found
 
     def run(self, command_address: int, timeout: float) -> Status:
-        if self._closed:
-            self._call("")
-        end, cycles, words, violation, recorded = self._simulation.run(
-            self._index, command_address, timeout, self._cycle_limit)
-        where = f"; waveform of the last cycles: {recorded}" if recorded else \
-            "" if self._trace else "; for a waveform of its end, repeat it with HEDDLE_TRACE=1"
-        if violation:
-            raise CardError(f"the card broke the AXI protocol: {violation}{where}")
-        if end == "finished":
-            raise CardError(f"an assertion in the card failed after {cycles} cycles{where}")
-        if end == "limit":
+        """See :meth:`heddle.card.Card.run`.
+
+        Commands of a ring's cards start in one cycle: a card waits until all have been started, or
+        for :data:`~cardsim.rtl.simulation.PATIENCE`, and returns when all that were have ended.
+        """
+        found = self._simulation.run(
+            self.index, Command(command_address, timeout, self._cycle_limit))
+        where = f"; waveform of the last cycles: {found.waves}" if found.waves else \
+            "" if self._simulation.trace else \
+            "; for a waveform of its end, repeat it with HEDDLE_TRACE=1"
+        if found.violation:
+            raise CardError(f"the card broke the AXI protocol: {found.violation}{where}")
+        if found.end == "finished":
+            raise CardError(f"an assertion in the card failed after {found.cycles} cycles{where}")
+        if found.end == "limit":
             raise CardTimeout(f"the command must end within {timeout:g} s and {self._cycle_limit} "
-                              f"cycles, not run on after {cycles} cycles{where}")
-        status = Status(tuple(words))
+                              f"cycles, not run on after {found.cycles} cycles{where}")
+        status = Status(tuple(found.words))
         if status.error:
             stopped = CardStopped(status)
             if where:
@@ -163,26 +145,33 @@ class RtlCard:
         return status
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._simulation.close(self._index)
+        self._simulation.close(self.index)
 
 
-def open_cards(config: CardConfig, *, clock_mhz: float | None = None,
-               latency_ns: float | None = None, **options: Any) -> list[RtlCard]:
+def traced(trace: bool, waves: str | None) -> bool:
+    """Whether cards are to be built so that they can record waveforms."""
+    return bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
+
+
+def open_cards(config: CardConfig, *, timing: Timing | None = None, clock_mhz: float | None = None,
+               latency_ns: float | None = None, trace: bool = False, events: bool = False,
+               cycle_limit: int = CYCLE_LIMIT, **options: Any) -> list[RtlCard]:
     """Open the cards of a ring (entry point ``rtl`` of the group ``heddle.cards``).
 
     Parameters
     ----------
     config : CardConfig
+    timing, trace, events, cycle_limit
+        As for :class:`RtlCard`.
     clock_mhz, latency_ns : float, optional
         Of the :class:`Timing`, for callers that cannot make one.
     options
-        Of :class:`RtlCard`.
+        Of :class:`~cardsim.rtl.simulation.Simulation`.
     """
-    given = {name: value for name, value in (("clock_mhz", clock_mhz), ("latency_ns", latency_ns))
-             if value is not None}
-    if given:
-        options["timing"] = dataclasses.replace(options.get("timing") or Timing(), **given)
-    first = RtlCard(config, **options)
-    return [first, *first.others()]
+    parameters = {"clock_mhz": clock_mhz, "latency_ns": latency_ns}
+    given: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
+    timing = dataclasses.replace(timing or Timing(), **given)
+    simulation = Simulation(config, timing=timing, trace=traced(trace, options.get("waves")),
+                            **options)
+    return [RtlCard(config, timing=timing, events=events, cycle_limit=cycle_limit,
+                    simulation=simulation, index=index) for index in range(config.cards)]

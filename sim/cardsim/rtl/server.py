@@ -17,10 +17,10 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec import registers
 
-from .model import Model
-from .timing import LinkTiming, Timing
+from .command import Command, Outcome
+from .model import Model, wave_file
 
 #: Cycles between two looks at the clock and the parent.
 SLICE = 20_000
@@ -80,7 +80,7 @@ class Replay:
 
 
 class Server:
-    """Answers calls: (name, arguments) in, ("ok", result) or ("error", kind, text) out."""
+    """Answers calls: (name, arguments) in, ("ok", result) or ("error", text) out."""
 
     def __init__(self, model: Model, waves: str | None) -> None:
         self.model, self._waves = model, waves
@@ -93,7 +93,7 @@ class Server:
         return self.model.memory_read(address, size, card)
 
     def status(self, card: int) -> list[int]:
-        return self.model.acknowledge(card)
+        return self.model.acknowledge_all([card])[card]
 
     def reset(self, card: int) -> None:
         self.model.reset(card)
@@ -107,43 +107,59 @@ class Server:
     def events(self, card: int) -> bytes:
         return self.model.events(card)
 
-    def run(self, commands: dict[int, int], seconds: float, limit: int, failure_waves: str,
-            ) -> dict[int, tuple[str, int, list[int], str, str | None]]:
-        """Run commands, by card the address of their record: how each ended, cycles, status words,
-        violation, waveform.
+    def run(self, commands: dict[int, Command], failure_waves: str) -> dict[int, Outcome]:
+        """Run commands, by card, that start in one cycle; return when all have ended.
 
-        The last three may be empty.
+        A failed one leaves a waveform at ``failure_waves``, if there can be one.
         """
         replay = Replay(lambda path, cycles: self._repeat(commands, path, cycles)) \
             if self.can_record and failure_waves else None
         try:
             if self._waves:
                 self.model.waves(self._waves)
-            before, until = self.model.cycles, time.monotonic() + seconds
-            self.model.start_all(commands)
-            end = "limit"
-            while (end == "limit" and self.model.cycles - before < limit
-                   and time.monotonic() < until and os.getppid() != 1):
-                end = self.model.clock(min(SLICE, limit), commands)
-            cycles = self.model.cycles - before
-            # Of a ring, those that ended have done so whatever happened to others.
-            done = set(commands) if end == "done" else \
-                self.model.interrupted & set(commands) if end == "limit" else set()
-            words = {card: self.model.acknowledge(card) for card in done}
-            failed = len(done) < len(commands) or any(found[4] for found in words.values())
-            recorded = bool(failed and replay and replay.record(failure_waves, cycles))
-            return {card: ("done" if card in done else end, cycles, words.get(card, []),
-                           self.model.violation, failure_waves if recorded else None)
-                    for card in commands}
+            ends = self._carry_out(commands)
+            words = self.model.acknowledge_all(
+                card for card, (end, _) in ends.items() if end == "done")
+            failed = {card: cycles for card, (end, cycles) in ends.items()
+                      if end != "done" or words[card][registers.STATUS.index("error")]}
+            # One card's failure makes the others fail: what happened first is of interest.
+            recorded = bool(failed and replay
+                            and replay.record(failure_waves, min(failed.values())))
+            return {card: Outcome(
+                end, cycles, words.get(card, []), self.model.violation_of(card),
+                wave_file(failure_waves, card, self.model.config)
+                if recorded and card in failed else None) for card, (end, cycles) in ends.items()}
         finally:
             if self._waves:
                 self.model.waves(None)
             if replay:
                 replay.close()
 
-    def _repeat(self, commands: dict[int, int], path: str, cycles: int) -> None:
+    def _carry_out(self, commands: dict[int, Command]) -> dict[int, tuple[str, int]]:
+        """How each command ended, and its cycles."""
+        model, before, begun = self.model, self.model.cycles, time.monotonic()
+        piece = max(1, SLICE // model.config.cards)
+        model.start_all({card: command.address for card, command in commands.items()})
+        ends: dict[int, tuple[str, int]] = {}
+        waiting = dict(commands)
+        while waiting:
+            left = min(command.limit for command in waiting.values()) - (model.cycles - before)
+            model.clock(min(piece, max(left, 1)), waiting)
+            cycles, seconds = model.cycles - before, time.monotonic() - begun
+            for card, command in list(waiting.items()):
+                end = model.end(card)
+                if end != "limit":
+                    ends[card] = end, model.ended_at(card) - before
+                elif cycles >= command.limit or seconds >= command.seconds or os.getppid() == 1:
+                    ends[card] = end, cycles
+                else:
+                    continue
+                del waiting[card]
+        return ends
+
+    def _repeat(self, commands: dict[int, Command], path: str, cycles: int) -> None:
         before = self.model.cycles
-        self.model.start_all(commands)
+        self.model.start_all({card: command.address for card, command in commands.items()})
         quiet = cycles - WAVE_CYCLES - (self.model.cycles - before)
         if quiet > 0:
             self.model.clock(quiet, commands)
@@ -168,14 +184,13 @@ def serve(connection: Connection, server: Server) -> None:
 
 
 def main() -> None:
-    """``python -m cardsim.rtl.server FD``: the first message says which card."""
+    """``python -m cardsim.rtl.server FD``: the first message says which cards."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the host's affair
     connection = multiprocessing.connection.Connection(int(sys.argv[1]))
     library, config, timing, link, threads, waves = connection.recv()
     try:
-        model = Model(pathlib.Path(library), CardConfig(**config), Timing(**timing),
-                      LinkTiming(**link), threads)
+        model = Model(pathlib.Path(library), config, timing, link, threads)
         connection.send(("ok", None))
     except Exception:
         connection.send(("error", traceback.format_exc(limit=3)))
