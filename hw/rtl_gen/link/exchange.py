@@ -6,12 +6,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..common import layouts
+from ..spec import isa
 from ..spec.config import CardConfig
 from ..vector import scratchpad
 from .layouts import beat
 
 #: What goes along with every word of an instruction.
-_TAG = data.StructLayout({"signal": 16, "sides": 2})
+_TAG = data.StructLayout({"signal": isa.COUNTERS, "sides": 2})
 
 
 def beats_per_word(config: CardConfig) -> int:
@@ -181,7 +182,8 @@ class Exchange(wiring.Component):
 
         # A word is gathered, then written; its first beats may come while it is written.
         word = Signal(scratchpad.write_layout(self.config), reset_less=True)
-        there, ends, signal = Signal(), Signal(), Signal(16, reset_less=True)
+        there, ends = Signal(), Signal()
+        signal = Signal(isa.COUNTERS, reset_less=True)
         free, length = Signal(), Signal()
         part, last_part = self._part(m, "received", takes)
         size = 8 * self.config.beat_bytes
