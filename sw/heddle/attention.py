@@ -16,7 +16,6 @@ from rtl_gen.spec.formats import DENSE
 from rtl_gen.spec.isa import Register
 from rtl_gen.spec.rules import Values
 
-from .gather import Complete, Gather
 from .parts import BLOCKS, CACHE, POSITIONS, ROW, ROWS, WEIGHTS, Parts
 from .schedule import Task, schedule
 from .tiling import Matrix, Piece
@@ -141,8 +140,8 @@ class Attention:
                  for head in self._inputs_of(piece) for sequence in range(sequences)]
         return self._task(
             ("out", number), self._cycles(self._layout.matrices["out"], piece),
-            [(("values", turn), self._wait) for turn in turns]
-            + ([(("out", number - 1), 0)] if number else []),
+            [*((("values", turn), self._wait) for turn in turns),
+             *[(("out", number - 1), 0)][:number]],
             functools.partial(self._p.matmul, "out", piece, self._layout.scratch.x,
                               dst_stride=self._p.x))
 

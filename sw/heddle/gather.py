@@ -4,8 +4,8 @@ it receives.
 
 A vector comes in *pieces*, numbered on each card in the order in which it makes them.  Piece k of
 the card at distance d (in links) is awaited after this card's own piece k + d · lag: about then it
-is there, so that nobody waits who has something else to do.  All cards follow the same order on each
-link, which is why messages need no names.  The card opposite is reached both ways: half of what it
+is there, so that nobody waits who has something else to do.  All cards follow the same order on
+each link, which is why messages need no names.  The card opposite is reached both ways: half of what it
 has comes from either side.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from .program import Builder
 
-#: Ways round the ring: field of SEND that goes on in this direction, and step to the card from which
-#: a RECEIVE (of that ``source``) takes.
+#: Ways round the ring: field of SEND that goes on in this direction, and step to the card from
+#: which a RECEIVE (of that ``source``) takes.
 _WAYS = (("next", -1), ("previous", 1))
 
 

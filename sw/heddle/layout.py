@@ -257,7 +257,8 @@ class Layout:
         width, hidden = self._words(self.shape.width), self._words(self.shape.inner)
         x, position, mixed, qkv, inner = (
             space.take(tokens * words)
-            for words in (width, width, width, 3 * len(self.heads) * self.config.head_words, hidden))
+            for words in (width, width, width, 3 * len(self.heads) * self.config.head_words,
+                          hidden))
         first, second = space.take(width), space.take(width)
         rows = self.logit_words
         # The first blocks of a row are looked through more slowly than they come: almost all of

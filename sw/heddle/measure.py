@@ -226,7 +226,8 @@ class Bench:
 
 def _link(counters: Sequence[dict[str, int]], cycles: int | None) -> dict[str, Any]:
     """What the ring cost, by card: cycles in which the engine, or memory, waited for a link."""
-    stalls, idle = ([each.get(name, 0) for each in counters] for name in ("stall_link", "idle_link"))
+    stalls, idle = ([each.get(name, 0) for each in counters]
+                    for name in ("stall_link", "idle_link"))
     return {"stall_cycles": stalls, "idle_cycles": idle,
             "idle_share": max(idle) / cycles if cycles else None}
 

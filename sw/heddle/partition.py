@@ -3,12 +3,13 @@
 
 Every matrix is split along its outputs, attention along its heads: no card sums up for another, so
 that what is computed does not depend on the number of cards (R. Pope et al., "Efficiently Scaling
-Transformer Inference", 2022, call it one-dimensional and weight-stationary).  Cards own neighbouring
-words of every vector and gather the words of the others.
+Transformer Inference", 2022, call it one-dimensional and weight-stationary).  Cards own
+neighbouring words of every vector and gather the words of the others.
 """
 
 import dataclasses
 import functools
+import itertools
 
 from rtl_gen.spec.config import CardConfig
 
@@ -23,12 +24,12 @@ MESSAGE = 16
 def share(total: int, cards: int) -> list[range]:
     """Neighbouring parts of ``total``, one a card, as even as can be; the first are larger.
 
-    >>> share(25, 4), share(2, 4)
-    ([range(0, 7), range(7, 13), range(13, 19), range(19, 25)], [range(0, 1), range(1, 2), range(2, 2), range(2, 2)])
+    >>> [len(part) for part in share(25, 4)], [len(part) for part in share(2, 4)]
+    ([7, 6, 6, 6], [1, 1, 0, 0])
     """
     size, more = divmod(total, cards)
     ends = [size * card + min(card, more) for card in range(cards + 1)]
-    return [range(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+    return [range(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 def cut(whole: range, marks: set[int], most: int) -> list[range]:
@@ -103,12 +104,12 @@ def partition(config: CardConfig, shape: Shape, logit_words: int) -> Partition:
     """
     cards, lanes = config.cards, config.channels
     if shape.heads < cards:
-        raise UserError(f"a ring for this model must have at most {shape.heads} cards, as many as "
-                        f"the model has heads, not {cards}")
+        raise UserError(f"a ring must have no more cards than the model has heads: this one has "
+                        f"{shape.heads} head{'s' * (shape.heads > 1)}, not {cards}")
     rows = -(-shape.vocabulary // lanes)
     if rows < cards:
-        raise UserError(f"a ring for this model must have at most {rows} cards, as many as its "
-                        f"vocabulary of {shape.vocabulary} fills rows of {lanes}, not {cards}")
+        raise UserError(f"a ring must have no more cards than its vocabulary of {shape.vocabulary} "
+                        f"fills rows of {lanes}, which is {rows}, not {cards}")
     ends = blocks(rows, logit_words, cards)
     of_blocks = [[range(start + part.start, start + part.stop)
                   for part in share(end - start, cards)]

@@ -67,7 +67,7 @@ def blame(errors: dict[int, CardError], cards: int) -> CardError:
     for card, error in errors.items():
         if card not in statuses:
             return _named(card, cards, error)
-    for card, status in statuses.items():
+    for status in statuses.values():
         about = {name: status["link_about"] >> low & (1 << bits) - 1
                  for name, (bits, low) in registers.STOP.items()}
         if about["error"] != Error.LINK or about["failure"] in (Failure.NONE, Failure.STOPPED):

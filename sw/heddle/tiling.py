@@ -43,7 +43,7 @@ def slices(width: int, coverage: int, most: int, parts: int) -> list[Slice]:
 
 def blocks(rows: int, size: int, cards: int = 1) -> list[int]:
     """Where blocks of logits end: nothing hides the time in which the last one is looked through,
-    so each of the last ones is half as long as the one before, as long as every card has some of it.
+    so each of the last ones is half as long as the one before, while every card has some of it.
 
     >>> blocks(99, 32), blocks(20, 20), blocks(99, 32, 4)
     ([32, 64, 80, 88, 92, 96, 99], [20], [32, 64, 80, 96, 99])

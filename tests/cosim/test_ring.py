@@ -1,223 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole cards of a ring of two: messages, and what ends both when one of them ends."""
+"""Models on rings of Verilated cards: the tokens and logits of one card; faults of links."""
+
+import contextlib
+import pathlib
 
 import numpy as np
 import pytest
 
-from cardsim.rtl import Timing, build
-from cardsim.rtl.model import Model
-from rtl_gen.spec import isa, registers
-from rtl_gen.spec.link import Failure, State
-from rtl_gen.spec.registers import COMMAND, FLAG_LOAD, LINK, NO_STOP, RING, STATUS, STOP, Error
-from tests.cosim import ringcard
+import heddle
+from cardsim.rtl import LinkTiming
+from heddle.card import CardError
+from rtl_gen.spec.link import State
+from rtl_gen.spec.registers import LINK, LINK_COUNTERS
+from tests.sw import models
 
-pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("ring")]
+pytestmark = [pytest.mark.cosim]
 
-CONFIG = ringcard.CARD
-BEAT, LANES = CONFIG.beat_bytes, CONFIG.vector_lanes
-#: Beats in channel 0; words that a program loads and stores are in all channels.
-RECORD, PROGRAM, STATUS_AT, DATA, STORED = 0x10, 0x100, 0x3800, 0x4000, 0x8000
-WORDS = 40
-HALT = isa.encode("HALT")
-PREVIOUS, NEXT = range(2)
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "sw" / "models" / "shakespeare-gpt2"
+PROMPT = "ROMEO."
+#: Cycles without a word from a neighbour after which a link has failed, and some to tell others.
+SILENCE, TELL = 4096, 4000
+#: A ring of each size in turn: two processes would build it twice.
+TWO, FOUR = (pytest.mark.xdist_group(f"card tiny ring {count}") for count in (2, 4))
 
 
 @pytest.fixture(scope="module")
-def library():
-    patch = pytest.MonkeyPatch()
-    patch.setattr(build.emit, "card", ringcard.modules)
-    yield build.library(ringcard.PINS, trace=False)
-    patch.undo()
+def folders(tmp_path_factory):
+    def write(name, heads, **more):
+        found = models.tensors(layers=2, width=64 * heads, vocabulary=997, context=41, seed=name,
+                               **more)
+        return models.write(tmp_path_factory.mktemp(name.replace(" ", "-")), found)
+
+    return {"demo": DEMO, "three heads": write("three heads", 3),
+            "five heads": write("five heads", 5, inner=1001)}
 
 
-class Ring:
-    """Both cards."""
+def statuses(runtime):
+    """Has the runtime remember the status records of its last command, by card."""
+    kept = {}
 
-    def __init__(self, library, **timing):
-        self.model = Model(library, ringcard.PINS, Timing(**timing))
-        self.session = 0
+    def remember(card, run):
+        def wrapped(*arguments):
+            kept[card] = run(*arguments)
+            return kept[card]
+        return wrapped
 
-    def address(self, card, channel, beat):
-        return (card * CONFIG.channels + channel) * CONFIG.channel_bytes + beat * BEAT
-
-    def fault(self, kind):
-        self.model.control_write(ringcard.FAULTS, kind)
-
-    def run(self, programs, limit=300_000, cut=None, **values):
-        """Run a program on each card; their status records."""
-        self.session += 1
-        for card, program in enumerate(programs):
-            program = [*program, HALT]
-            record = {
-                "magic": registers.COMMAND_MAGIC, "flags": FLAG_LOAD, "program": PROGRAM,
-                "instructions": len(program), "status": STATUS_AT,
-                **{f"stop{k}": NO_STOP for k in range(4)},
-                "ring": card << RING["card"] | self.session << RING["session"]} | values
-            words = np.array([record.get(name, 0) for name in COMMAND], "<u4")
-            self.model.memory_write(self.address(card, 0, RECORD), words.tobytes())
-            self.model.memory_write(
-                self.address(card, 0, PROGRAM),
-                b"".join(word.to_bytes(isa.WORD_BYTES, "little") for word in program))
-        self.model.start(RECORD * BEAT)
-        if cut is not None:
-            assert self.model.clock(cut) == "limit"
-            self.fault(ringcard.CUT)
-        assert self.model.clock(limit) == "done", self.model.violation
-        self.model.acknowledge()
-        assert not self.model.violation
-        return [self.status(card) for card in range(ringcard.CARDS)]
-
-    def status(self, card):
-        data = self.model.memory_read(self.address(card, 0, STATUS_AT), 4 * len(STATUS))
-        return dict(zip(STATUS, np.frombuffer(data, "<u4").tolist(), strict=True))
-
-    def put(self, card, words, beat=DATA):
-        """Words [count, lanes] for a LOAD."""
-        for lane in range(LANES):
-            self.model.memory_write(self.address(card, lane, beat),
-                                    np.ascontiguousarray(words[:, lane]).tobytes())
-
-    def get(self, card, count, beat=STORED):
-        lanes = [np.frombuffer(self.model.memory_read(
-            self.address(card, lane, beat), 4 * count), np.uint32) for lane in range(LANES)]
-        return np.stack(lanes, axis=1)
+    for number, card in enumerate(runtime.cards):
+        card.run = remember(number, card.run)
+    return kept
 
 
-def fields(word, layout):
-    """The fields of a status word."""
-    return {name: word >> place & (1 << bits) - 1 for name, (bits, place) in layout.items()}
+def outcome(folder, cards, new=3, **options):
+    """Tokens, logits, and the status records of the last command."""
+    with heddle.load(folder, cards=cards, **options) as model:
+        runtime = model.runtime
+        kept = statuses(runtime) if cards.startswith("rtl") else {}
+        tokens = model.encode(PROMPT)
+        first = runtime.read(tokens, 0, store_logits=True, candidates=3)
+        logits = [runtime.logits()]
+        results = [first, *runtime.run([first.token], len(tokens), new, store_logits=True,
+                                       candidates=3)]
+        logits.append(runtime.logits())
+        return [(result.token, result.log_sum, result.candidates.tolist()) for result in results], \
+            np.stack(logits).view(np.uint32), kept
 
 
-def load(words=WORDS, dst=0, signal=0):
-    return isa.encode("LOAD", address=DATA, rows=1, words=words, dst=dst, signal=signal)
+@pytest.mark.parametrize(("name", "pattern", "cards"), [
+    pytest.param("demo", "dense", 2, marks=TWO), pytest.param("three heads", "2:4", 2, marks=TWO),
+    pytest.param("demo", "2:4", 4, marks=FOUR), pytest.param("five heads", "dense", 4, marks=FOUR)])
+def test_rings_give_what_one_card_gives(folders, name, pattern, cards):
+    alone = outcome(folders[name], "rtl:tiny", pattern=pattern)
+    ring = outcome(folders[name], f"rtl:tiny*{cards}", pattern=pattern)
+    assert ring[0] == alone[0]
+    assert (ring[1] == alone[1]).all()
+    for status in ring[2].values():
+        assert {name: status[name] for name in LINK_COUNTERS_OF_FAULTS} \
+            == dict.fromkeys(LINK_COUNTERS_OF_FAULTS, 0)
+        assert 0 < status["stall_link"] < status["cycles"]
+        assert status["idle_link"] <= status["stall_link"]
 
 
-def store(words, src, wait=0):
-    return isa.encode("STORE", address=STORED, words=words, src=src, wait=wait)
+LINK_COUNTERS_OF_FAULTS = [f"{end}_{name}" for end in ("previous", "next")
+                           for name in LINK_COUNTERS if name not in ("sent", "received")]
 
 
-def exchange(rng, ring, cards=(0, 1)):
-    """A program in which the cards swap words both ways, and words that it must store."""
-    data = [rng.integers(1 << 32, size=(WORDS, LANES), dtype=np.uint32) for _ in cards]
-    for card in cards:
-        ring.put(card, data[card])
-    program = [
-        load(signal=3),
-        # Three tokens of ten words to both neighbours, then the rest to the previous one.
-        isa.encode("SEND", wait=1, src=0, words=10, columns=3, stride=10, previous=1, next=1),
-        isa.encode("SEND", wait=2, src=30, words=10, columns=1, previous=1, signal=32),
-        isa.encode("RECEIVE", dst=100, words=30, columns=1, source=PREVIOUS, signal=4),
-        isa.encode("RECEIVE", dst=130, words=15, columns=2, stride=15, source=NEXT, signal=8),
-        isa.encode("RECEIVE", dst=160, words=5, columns=2, stride=7, source=NEXT, signal=16),
-        store(72, 100, wait=4 | 8 | 16 | 32)]
-    wanted = []
-    for card in cards:
-        other = data[1 - card]
-        words = np.zeros((72, LANES), np.uint32)
-        words[:30], words[30:60], words[60:65], words[67:72] = (
-            other[:30], other[:30], other[30:35], other[35:40])
-        wanted.append(words)
-    return program, wanted
+@pytest.mark.parametrize(("name", "cards"), [
+    pytest.param("three heads", 2, marks=TWO), pytest.param("five heads", 4, marks=FOUR)])
+def test_spoilt_frames_are_repaired(folders, name, cards):
+    plain = outcome(folders[name], "sim:tiny")
+    link = LinkTiming(corrupt_permille=10, stall_permille=200, seed=3)
+    spoilt = outcome(folders[name], f"rtl:tiny*{cards}", link=link)
+    assert spoilt[0] == plain[0]
+    assert (spoilt[1] == plain[1]).all()
+    bad = sum(status[f"{end}_bad"] for status in spoilt[2].values()
+              for end in ("previous", "next"))
+    repeats = sum(status[f"{end}_repeats"] for status in spoilt[2].values()
+                  for end in ("previous", "next"))
+    assert bad > 0
+    assert repeats > 0
 
 
-def check(ring, statuses, wanted):
-    for card, (status, words) in enumerate(zip(statuses, wanted, strict=True)):
-        assert status["error"] == Error.NONE
-        got = ring.get(card, 72)
-        got[65:67] = 0      # between tokens
-        assert (got == words).all()
-        link = fields(status["link"], LINK)
-        assert link == {name: State.UP if name.endswith("state") else 0 for name in LINK}
-        assert status["link_about"] == 0
-        for end in ("previous", "next"):
-            assert status[f"{end}_sent"] >= 3
-            assert status[f"{end}_received"] >= 3
-        assert 0 < status["idle_link_low"] <= status["stall_link_low"]
-        assert status["stall_link_low"] <= status["stall_idle_low"] + status["stall_dependency_low"]
+@pytest.mark.parametrize(("name", "cards", "cut"), [
+    pytest.param("three heads", 2, 0, marks=TWO), pytest.param("five heads", 4, 2, marks=FOUR)])
+def test_a_cut_link_stops_every_card(folders, name, cards, cut):
+    """In the middle of a command that would take much longer."""
+    when = 30_000
+    link = LinkTiming(cut=(cut, when))
+    with contextlib.closing(heddle.load(folders[name], cards=f"rtl:tiny*{cards}", link=link)
+                            ) as model:
+        with pytest.raises(CardError, match=rf"the link between card ({cut}|{(cut + 1) % cards}) "
+                           rf"and card ({cut}|{(cut + 1) % cards}) of {cards} failed"):
+            model.runtime.run([5], 0, 30)
+        for card in model.runtime.cards:
+            assert card.cycles < when + SILENCE + TELL
+            assert heddle.card.Status(tuple(card._call("status")))["error"] == 9
 
 
-@pytest.mark.parametrize("stall", [0, 200])
-def test_messages_arrive(library, stall):
-    ring, rng = Ring(library, stall_permille=stall), np.random.default_rng(stall)
-    for _ in range(3):
-        program, wanted = exchange(rng, ring)
-        check(ring, ring.run([program] * 2), wanted)
-
-
-def test_errors_on_the_way_are_repaired(library):
-    ring, rng = Ring(library), np.random.default_rng(77)
-    ring.fault(ringcard.NOISE)
-    bad = 0
-    for _ in range(20):
-        program, wanted = exchange(rng, ring)
-        statuses = ring.run([program] * 2)
-        check(ring, statuses, wanted)
-        bad += sum(status[f"{end}_bad"] for status in statuses for end in ("previous", "next"))
-    assert bad
-
-
-@pytest.mark.parametrize("words", [4, 6])
-@pytest.mark.parametrize("side", [PREVIOUS, NEXT])
-def test_a_message_of_another_length_stops_the_ring(library, words, side):
-    ring, rng = Ring(library), np.random.default_rng(3)
-    send = isa.encode("SEND", src=0, words=words, columns=1, previous=int(side == NEXT),
-                      next=int(side == PREVIOUS))
-    receive = isa.encode("RECEIVE", dst=0, words=5, columns=1, source=side)
-    never = isa.encode("RECEIVE", dst=0, words=5, columns=1, source=PREVIOUS)
-    first, second = ring.run([[send, never], [receive]])
-    about = {"card": 1, "error": Error.LINK, "failure": Failure.MESSAGE, "side": side}
-    for status in (first, second):
-        assert status["error"] == Error.LINK
-        assert fields(status["link_about"], STOP) == about
-    end = ("previous", "next")[side]
-    link = fields(second["link"], LINK)
-    assert (link[f"{end}_failure"], link[f"{end}_state"], link["first"]) == (
-        Failure.MESSAGE, State.FAILED, side)
-    assert second["pc"] == 0
-    link = fields(first["link"], LINK)
-    assert Failure.STOPPED in (link["previous_failure"], link["next_failure"])
-    assert first["pc"] == 1
-    # Both begin anew.
-    program, wanted = exchange(rng, ring)
-    check(ring, ring.run([program] * 2), wanted)
-
-
-@pytest.mark.parametrize(("bad", "error"), [
-    (isa.encode("RECEIVE", words=1), Error.ILLEGAL_OPERAND), (0xFE, Error.ILLEGAL_OPCODE),
-    (isa.encode("RECEIVE", words=1, columns=1, wait=1), Error.WATCHDOG)])
-def test_an_error_of_one_card_stops_the_other(library, bad, error):
-    ring = Ring(library)
-    never = isa.encode("RECEIVE", dst=0, words=5, columns=1, source=NEXT)
-    first, second = ring.run([[never], [isa.encode("NOP"), bad]])
-    assert (second["error"], second["pc"]) == (error, 1)
-    about = {"card": 1, "error": error, "failure": 0, "side": 0}
-    assert fields(second["link_about"], STOP) == about
-    assert (first["error"], first["pc"]) == (Error.LINK, 0)
-    assert fields(first["link_about"], STOP) == about
-
-
-def test_a_cut_ends_both(library):
-    ring, rng = Ring(library), np.random.default_rng(4)
-    never = [isa.encode("RECEIVE", dst=0, words=5, columns=1, source=PREVIOUS)]
-    statuses = ring.run([never, never], cut=2000)
-    for card, status in enumerate(statuses):
-        assert status["error"] == Error.LINK
-        assert status["cycles_low"] < 2000 + 4096 + 500
-        link = fields(status["link"], LINK)
-        side = ("next", "previous")[card]
-        assert (link[f"{side}_failure"], link[f"{side}_state"]) == (Failure.SILENT, State.FAILED)
-        assert link["first"] == (card == 0)
-        about = fields(status["link_about"], STOP)
-        assert about == {"card": card, "error": Error.LINK, "failure": Failure.SILENT,
-                         "side": 1 - card}
-    ring.fault(0)
-    program, wanted = exchange(rng, ring)
-    check(ring, ring.run([program] * 2), wanted)
-
-
-def test_a_message_that_nobody_sends_is_the_watchdogs(library):
-    ring = Ring(library)
-    never = [isa.encode("RECEIVE", dst=0, words=5, columns=1, source=PREVIOUS)]
-    statuses = ring.run([never, never], watchdog=5000)
-    assert {status["error"] for status in statuses} <= {Error.WATCHDOG, Error.LINK}
-    assert statuses[0]["pc"] == 0
+def test_the_fields_of_the_links_word():
+    assert max(State) < 1 << LINK["next_state"][0]

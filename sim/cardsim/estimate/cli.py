@@ -25,8 +25,9 @@ def _config(cards: str) -> CardConfig:
     try:
         spec = parse_cards(f"estimate:{cards}")
     except ValueError as error:
-        raise UserError(str(error).replace("backend:config*count, as in sim:tiny*2",
-                                           "config*count, as in u280*4").replace("estimate:", "")) from None
+        said = str(error).replace("backend:config*count, as in sim:tiny*2",
+                                  "config*count, as in u280*4")
+        raise UserError(said.replace("estimate:", "")) from None
     return spec.config
 
 

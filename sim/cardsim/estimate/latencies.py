@@ -157,9 +157,9 @@ class Latencies:
 
     # ---- exchange and links ----
 
-    #: From the job of a SEND to its first beat; from a frame's last beat to the frame's first on the
-    #: link; from a trailer that has come to the frame's first beat, besides that; a RECEIVE, besides
-    #: its beats.
+    #: From the job of a SEND to its first beat; from a frame's last beat to the frame's first on
+    #: the link; from a trailer that has come to the frame's first beat, besides that; a RECEIVE,
+    #: besides its beats.
     send = 3
     frame_out = 2
     frame_in = 4
