@@ -286,7 +286,8 @@ BAD = {
     "magic": {"magic": 1}, "flags": {"flags": 3}, "empty": {"instructions": 0},
     "long": {"instructions": CONFIG.program_words + 1},
     "program": {"program": CONFIG.channel_beats - 3},
-    "status": {"status": CONFIG.channel_beats - STATUS_BEATS + 1}, "given": {"given": CONFIG.context + 1},
+    "status": {"status": CONFIG.channel_beats - STATUS_BEATS + 1},
+    "given": {"given": CONFIG.context + 1},
     "tokens": {"tokens": CONFIG.channel_beats - 1, "given": 5},
     "far": {"status": 0xFFFFFFFF}}
 

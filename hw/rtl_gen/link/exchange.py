@@ -56,7 +56,8 @@ class Walk(wiring.Component):
         words_left, token_ends, following = Signal(12), Signal(), Signal(16)
         m.d.comb += [
             now.eq(Mux(inside, kept, self.job.payload)),
-            self.address.eq(Mux(inside, at, now.first)), words_left.eq(Mux(inside, left, now.words)),
+            self.address.eq(Mux(inside, at, now.first)),
+            words_left.eq(Mux(inside, left, now.words)),
             token_ends.eq(words_left == 1), self.ends.eq(token_ends & (now.columns == 1)),
             following.eq(now.first + now.stride), self.tag.eq(now.tag),
             self.valid.eq(inside | self.job.valid), self.job.ready.eq(self.step & ~inside)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scratchpad: words of V FP32 values, read by five units at once, of a card in a ring by six."""
+"""The scratchpad: words of V FP32 values, read by five units at once, in a ring by six."""
 
 from amaranth import Const, Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -12,8 +12,8 @@ from ..spec.config import CardConfig
 EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER, SEND = range(6)
 #: Who writes at which port; the last is for a card in a ring.
 FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR, FROM_RECEIVE = range(4)
-#: The most urgent first.  A RECEIVE goes before the vector unit, because the whole ring may wait for
-#: what it passes on, and leaves it at least a ninth of the cycles: links carry 8 beats in 9 cycles.
+#: The most urgent first.  A RECEIVE goes before the vector unit, because the whole ring may wait
+#: for what it passes on, and leaves it at least a ninth of the cycles: links carry 8 beats in 9.
 #: A LOAD goes before it, because it keeps the channels' constants, and so weights, from others.
 _URGENCY = (FROM_EPILOGUE, FROM_LOAD, FROM_RECEIVE, FROM_VECTOR)
 

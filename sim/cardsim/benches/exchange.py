@@ -18,8 +18,8 @@ from .streams import CASES, STALLS, Payload, collect, compare, drive, idle, rese
 SIDES = ("previous", "next")
 #: Cycles that a case may take.
 LIMIT = 100_000
-#: As the page says: SEND to its first beat, its last beat to its report, a RECEIVE's last beat to its
-#: report.
+#: As the page says: SEND to its first beat, its last beat to its report, a RECEIVE's last beat to
+#: its report.
 FIRST, SENT, RECEIVED = 1, 1, 2
 
 
@@ -127,8 +127,10 @@ class Bench:
 
     def work(self, count: int) -> Work:
         """Random instructions on what is in the scratchpad; the logs begin anew."""
-        for log in (*self.logs, *self.ends):
+        for log in self.logs:
             log.clear()
+        for ends in self.ends:
+            ends.clear()
         return Work(self.card, self.rng, count, self.words)
 
     def start(self, work: Work, stall: float, hold: float, seed: str) -> tuple[Any, Any]:
