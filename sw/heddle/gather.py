@@ -5,8 +5,8 @@ it receives.
 A vector comes in *pieces*, numbered on each card in the order in which it makes them.  Piece k of
 the card at distance d (in links) is awaited after this card's own piece k + d · lag: about then it
 is there, so that nobody waits who has something else to do.  All cards follow the same order on
-each link, which is why messages need no names.  The card opposite is reached both ways: half of what it
-has comes from either side.
+each link, which is why messages need no names.  The card opposite is reached both ways: half of
+what it has comes from either side.
 """
 
 from collections.abc import Callable, Sequence

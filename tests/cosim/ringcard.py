@@ -2,7 +2,8 @@
 """Two cards in a ring behind the pins of one that has as many channels as both.
 
 The host's writes go to both; it reads the first.  Card k has the channels from 4 · k on.  A
-register of the ways between them, ``FAULTS``, lies where the base of a channel that neither has would be.
+register of the ways between them, ``FAULTS``, lies where the base of a channel that neither has
+would be.
 """
 
 import dataclasses

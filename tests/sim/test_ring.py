@@ -123,7 +123,7 @@ def test_words_go_round_the_ring():
 def test_a_card_that_stops_is_named_and_stops_the_others():
     runtime = ring()
     illegal = ("QUANT", {"words": 0})
-    with pytest.raises(CardError, match="card 2 of 4: .*ILLEGAL_OPERAND"):
+    with pytest.raises(CardError, match=r"card 2 of 4: .*ILLEGAL_OPERAND"):
         runtime.carry_out([program(*[SEND, RECEIVE] if card != 2 else [illegal])
                            for card in range(4)])
     runtime.carry_out([program(SEND, RECEIVE)] * 4)
@@ -132,20 +132,20 @@ def test_a_card_that_stops_is_named_and_stops_the_others():
 def test_a_message_of_another_length():
     runtime = ring()
     long = ("SEND", {"words": 4, "columns": 1, "next": 1})
-    with pytest.raises(CardError, match="link between card 2 and card 1 of 4 .*another length"):
+    with pytest.raises(CardError, match=r"link between card 2 and card 1 of 4 .*another length"):
         runtime.carry_out([program(long if card == 1 else SEND, RECEIVE) for card in range(4)])
 
 
 def test_a_message_that_nobody_sends():
     runtime = ring()
-    with pytest.raises(CardError, match="WATCHDOG.*RECEIVE"):
+    with pytest.raises(CardError, match=r"WATCHDOG.*RECEIVE"):
         runtime.carry_out([program(RECEIVE)] * 4)
 
 
 def test_a_card_alone_has_no_links():
     card = FunctionalCard(TINY)
     runtime = Runtime(card, layouts(TINY, SHAPE, Options()))
-    with pytest.raises(CardError, match="ILLEGAL_OPERAND.*SEND"):
+    with pytest.raises(CardError, match=r"ILLEGAL_OPERAND.*SEND"):
         runtime.carry_out([program(SEND)])
 
 

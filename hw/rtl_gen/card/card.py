@@ -23,10 +23,9 @@ from .join import Fork, Join
 from .shared import SharedPort
 from .shell import CONTROL, SIDES, Shell, channel_prefix
 
-#: Links of a card.  A frame is under way 108 cycles at 200 MHz (540 ns): an acknowledgement comes
-#: 240 cycles after the beat at the latest, so 256 beats would do; as block memory 512 cost the
-#: same.  A
-#: cut is noticed after 4096 cycles (20 us), when 16 keepalives in a row have not come.
+#: Links of a card.  A frame is under way 108 cycles at 200 MHz (540 ns): acknowledgements come some
+#: 250 cycles after the beat, so 256 beats would do; as block memory 512 cost the same.  A cut is
+#: noticed after 4096 cycles (20 us), when 16 keepalives in a row have not come.
 LINK = {"depth": 512, "frame_beats": 8, "timeout": 512, "keepalive": 256, "silence": 4096}
 
 

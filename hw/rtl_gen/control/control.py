@@ -181,8 +181,9 @@ class Control(wiring.Component):
         outstanding, under_way = Signal(), Signal()
         settled, settled_drain = Signal(range(SETTLE + 1)), Signal(range(SETTLE + 1))
         m.d.comb += outstanding.eq(self.writing | packer.busy | port.writing)
+        unfinished = outstanding | queues.busy.any() | under_way
         for count, again_when in ((settled, outstanding | queues.writes),
-                                  (settled_drain, outstanding | queues.busy.any() | under_way)):
+                                  (settled_drain, unfinished)):
             with m.If(again_when | dispatch.issued.any()):
                 m.d.sync += count.eq(0)
             with m.Elif(count != SETTLE):
@@ -222,8 +223,7 @@ class Control(wiring.Component):
         moves = Signal()
         m.d.sync += supervisor.progress.eq(
             moves | dispatch.issued.any() | queues.started | reports.any()
-            | self.events.read_beats.any()
-            | self.events.write_beats.any() | self.events.entries.any()
+            | self.events.read_beats.any() | self.events.write_beats.any() | self.events.entries.any()
             | (port.words.valid & port.words.ready) | (packer.i.valid & packer.i.ready))
 
         m.d.comb += [

@@ -9,8 +9,7 @@ from ..spec.link import TRAILER, Failure, Kind, State
 from ..spec.registers import STOP, Error
 from . import layouts
 
-#: Who a card is and whom it expects, and whether that is the next card (``side`` 1) or the previous
-#: one.
+#: Who a card is and whom it expects, and whether that is the next card (``side`` 1) or not.
 IDENTITY = data.StructLayout({
     "session": 8, "contract": 32, "configuration": 32, "card": 8, "cards": 8, "neighbour": 8,
     "side": 1})
