@@ -37,6 +37,7 @@ public:
     // What is to be done next: accesses, one after another, or a wait for the interrupt.
     void begin(Access* accesses, size_t count);
     void await();
+    void give_up() { awaiting_ = false; }
     // Nothing of this is left.
     bool settled() const { return next_ == last_ && !awaiting_; }
 

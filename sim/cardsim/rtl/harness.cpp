@@ -103,7 +103,10 @@ void heddle_settle() { drive(kNever); }
 
 // Wait for the interrupt of a card; clock until none is waited for, for at most so many cycles.
 void heddle_await(uint32_t card) { cards[card]->await(); }
-void heddle_run(uint64_t limit) { drive(limit); }
+void heddle_run(uint64_t limit) {
+    drive(limit);
+    for (auto& card : cards) card->give_up();
+}
 // How the last wait for a card has ended (card.h, End), and in which cycle.
 int heddle_end(uint32_t card) { return cards[card]->end(); }
 uint64_t heddle_ended_at(uint32_t card) { return cards[card]->ended_at(); }
