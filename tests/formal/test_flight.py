@@ -15,8 +15,8 @@ from tests.formal.prove import prove
 
 pytestmark = pytest.mark.formal
 DEPTH = 4
-#: Cycles from dispatch until an instruction may have finished, and `oldest` shows it.
-LATENCY = 3
+#: Cycles after its dispatch from which on an instruction may finish, and `oldest` shows it.
+LATENCY = 2
 
 
 class Unfinished(wiring.Component):
