@@ -5,7 +5,7 @@ Beats of 128 bytes, so that 32 of them fill 4 KiB; addresses are compared to 16 
 """
 
 import pytest
-from amaranth import Const, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
