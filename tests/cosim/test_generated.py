@@ -28,9 +28,10 @@ def peak(command: list, folder: pathlib.Path, **environment: str) -> int:
     return usage.ru_maxrss
 
 
-def generate(config: str, folder: pathlib.Path, **environment: str) -> int:
+def generate(config: str, folder: pathlib.Path, *settings: str, **environment: str) -> int:
     """Write a card to ``folder / config``; the most memory that it took, in KiB."""
-    return peak([sys.executable, "-m", "heddle", "rtl", "--config", config, "-o", config], folder,
+    return peak([sys.executable, "-m", "heddle", "rtl", "--config", config, "-o", config,
+                 *(word for setting in settings for word in ("--set", setting))], folder,
                 **environment)
 
 
@@ -57,6 +58,12 @@ def test_the_text_depends_on_the_configuration_alone(tiny):
 
 def test_tiny_is_clean(tiny):
     lint(tiny[0], "-f", "files.f")
+
+
+@pytest.mark.parametrize("cards", [2, 8])
+def test_a_card_of_a_ring_is_clean(tmp_path, cards):
+    generate("tiny", tmp_path, f"cards={cards}")
+    lint(tmp_path / "tiny", "-f", "files.f")
 
 
 def stub(text: str, module: str) -> str:

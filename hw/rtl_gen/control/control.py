@@ -223,7 +223,8 @@ class Control(wiring.Component):
         moves = Signal()
         m.d.sync += supervisor.progress.eq(
             moves | dispatch.issued.any() | queues.started | reports.any()
-            | self.events.read_beats.any() | self.events.write_beats.any() | self.events.entries.any()
+            | self.events.read_beats.any() | self.events.write_beats.any()
+            | self.events.entries.any()
             | (port.words.valid & port.words.ready) | (packer.i.valid & packer.i.ready))
 
         m.d.comb += [

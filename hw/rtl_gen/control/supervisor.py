@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From start to done: load, run, watch, clear up after errors, report."""
 
-from amaranth import Const, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -104,6 +104,10 @@ class Supervisor(wiring.Component):
         head, head_age = Signal(ISSUE), Signal(16)
         m.d.comb += [head.eq(self.oldest[scan]), head_age.eq(self.sequence - head.sequence)]
 
+        failed, second = self.read_error | self.write_error, Error.AXI_WRITE
+        if self.ring:
+            failed = failed | self.link_error
+            second = Mux(self.write_error, Error.AXI_WRITE, Error.LINK)
         left = Signal(range(RESET))
         m.d.comb += [self.look_pc.eq(self.error_pc), self.address.payload.eq(self.place),
                      self.record.p.word.eq(self.word),
@@ -144,12 +148,8 @@ class Supervisor(wiring.Component):
                 with m.If(self.progress):
                     rest()
                 m.d.sync += [self.error_pc.eq(self.pc), scan.eq(0), age.eq(0)]
-                with m.If(self.read_error | self.write_error):
-                    m.d.sync += self.error.eq(Mux(
-                        self.read_error, Error.AXI_READ, Error.AXI_WRITE))
-                    m.next = "BLAME"
-                with m.Elif(self.link_error if self.ring else Const(0, 1)):
-                    m.d.sync += self.error.eq(Error.LINK)
+                with m.If(failed):
+                    m.d.sync += self.error.eq(Mux(self.read_error, Error.AXI_READ, second))
                     m.next = "BLAME"
                 with m.Elif(self.halted):
                     m.next = "LOOK"
