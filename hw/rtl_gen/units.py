@@ -60,6 +60,11 @@ def _link(**parameters):
     return Link(**parameters)
 
 
+def _exchange(config: CardConfig):
+    from .link import Exchange
+    return Exchange(config)
+
+
 def _epilogue(config: CardConfig):
     from .matmul import Epilogue
     return Epilogue(config)
@@ -114,6 +119,7 @@ UNITS: dict[str, Unit] = {
                  build=_link, parameters={
                      "beat_bytes": 64, "depth": 512, "frame_beats": 8, "timeout": 1024,
                      "keepalive": 256, "silence": 4096}),
+    "exchange": Unit(doc="SEND and RECEIVE between scratchpad and ring links.", build=_exchange),
     "softmax": Unit(doc="Streaming softmax.", build=_softmax,
                     parameters={"lanes": 16, "words": 64, "tokens": 1}),
     "quantise": Unit(doc="Slices of FP32 to INT8 digits with one exponent.", build=_quantise,

@@ -49,9 +49,9 @@ class Attention:
         self._pieces = self._alternate(self._layout.matrices["qkv"])
         for _, piece in self._pieces:
             self._heads += self._ended(piece)
-        #: Slices of what attention gives, until they are complete.
-        self._mixed = list(self._layout.vectors["mixed"])
-        self._done: set[int] = set()
+        #: What attention gives, and its slices.
+        self._gather = parts.gather("mixed", self._layout.scratch.mixed, parts.x, self._arrived)
+        self._slices = parts.slices("mixed")
         self._todo: dict[Hashable, Callable[[], None]] = {}
 
     @staticmethod
@@ -78,10 +78,13 @@ class Attention:
         """Emit everything; returns the pieces of the output projection that are left."""
         matrices = self._layout.matrices
         tasks = [*self._chains(), *self._rows(matrices["qkv"])]
-        chunks = [piece for piece in matrices["out"].pieces if not piece.last]
+        # What other cards' heads give is awaited in the end.
+        chunks = list(itertools.takewhile(
+            lambda piece: not piece.last and self._mine(piece), matrices["out"].pieces))
         tasks += [self._chunk(number, piece) for number, piece in enumerate(chunks)]
         for task in schedule(tasks):
             self._todo[task.name]()
+        self._gather.finish()
         self._store_scales()
         return list(matrices["out"].pieces[len(chunks):])
 
@@ -100,7 +103,7 @@ class Attention:
         scores = int(-(-context // layout.config.channels) * layout.config.head_beats * digits)
         values = int(-(-context // layout.config.beat_bytes) * layout.config.head_words * digits)
         rows = {head: number for number, piece in self._pieces for head in self._ended(piece)}
-        for turn in range(layout.shape.heads * self._columns.sequences):
+        for turn in range(len(layout.heads) * self._columns.sequences):
             place, sequence = divmod(turn, self._columns.sequences)
             head = self._heads[place]
             before: list[tuple[Hashable, int]] = [(("rows", rows[head]), self._wait)]
@@ -122,15 +125,23 @@ class Attention:
                 [(tasks[-1].name, 0)] if tasks else [], functools.partial(self._project, piece)))
         return tasks
 
+    def _inputs_of(self, piece: Piece) -> range:
+        """Heads whose values a chunk of the output projection takes."""
+        start, stop = self._p.inputs(piece)
+        return range(start // HEAD, min(-(-stop // HEAD), self._layout.shape.heads))
+
+    def _mine(self, piece: Piece) -> bool:
+        return all(head in self._layout.heads for head in self._inputs_of(piece))
+
     def _chunk(self, number: int, piece: Piece) -> Task:
         """A chunk of the output projection."""
-        heads, sequences = self._layout.shape.heads, self._columns.sequences
-        wanted = range(min(-(-self._p.stop(piece) // HEAD), heads))
-        turns = [self._heads.index(head) * sequences + sequence
-                 for head in wanted for sequence in range(sequences)]
+        sequences = self._columns.sequences
+        turns = [self._heads.index(head - self._layout.heads.start) * sequences + sequence
+                 for head in self._inputs_of(piece) for sequence in range(sequences)]
         return self._task(
             ("out", number), self._cycles(self._layout.matrices["out"], piece),
-            [(("values", turn), self._wait) for turn in turns],
+            [*((("values", turn), self._wait) for turn in turns),
+             *[(("out", number - 1), 0)][:number]],
             functools.partial(self._p.matmul, "out", piece, self._layout.scratch.x,
                               dst_stride=self._p.x))
 
@@ -149,7 +160,9 @@ class Attention:
         for head in self._ended(piece):
             first = head == self._heads[0]
             self._inputs(head, first=first)
-            if first:
+            # In a ring heads are few, and the first would wait for the words of the gammas, which
+            # come in the same stream as constants.
+            if head == self._heads[0 if layout.config.cards == 1 else -1]:
                 # The gammas' buffers are free: their last readers are before this head's in their
                 # queue.
                 self._p.load(layout.scratch.gamma[1], memory.layers + memory.gamma[1],
@@ -171,11 +184,11 @@ class Attention:
                 self._b.emit("CACHE", "scales used" if first and not kind and not column else None,
                              a=base + (1 + kind) * words, kind=kind, head=head, token=token,
                              wide=layout.options.wide, kv_base=self._p.scales(sequence),
-                             kv_heads=layout.shape.heads, **self._of(sequence))
+                             kv_heads=len(layout.heads), **self._of(sequence))
 
     def _query(self, head: int, sequence: int) -> int:
         """First plane block of a head's query."""
-        heads = self._layout.shape.heads
+        heads = len(self._layout.heads)
         return self._layout.planes.queries \
             + (sequence * heads + head) * HEAD // self._layout.config.beat_bytes
 
@@ -199,22 +212,25 @@ class Attention:
                      + head * memory.head_stride[1], rows=words, beats_reg=BLOCKS[sequence],
                      k_outer=1, merge=2, divide=1 + result,
                      act=layout.planes.probabilities[result], acc_row=layout.value_bank,
-                     dst=layout.scratch.mixed + sequence * self._p.x + head * words,
+                     dst=layout.scratch.mixed + sequence * self._p.x
+                     + (layout.heads.start + head) * words,
                      dst_stride=self._p.x, **self._cached(head, sequence))
         if sequence == self._columns.sequences - 1:
-            self._done.add(head)
-        for part in list(self._mixed):
-            if self._done >= set(range(part.start // HEAD, -(-part.stop // HEAD))):
-                self._mixed.remove(part)
-                self._p.quantise(part, layout.scratch.mixed, self._p.x, layout.planes.mixed,
-                                 self._p.bases.mixed)
+            first = (layout.heads.start + head) * words
+            self._gather.add(range(first, first + words))
+
+    def _arrived(self, words: range) -> None:
+        layout = self._layout
+        for number in self._slices.add(words):
+            self._p.quantise(layout.vectors["mixed"][number], layout.scratch.mixed, self._p.x,
+                             layout.planes.mixed, self._p.bases.mixed)
 
     def _cached(self, head: int, sequence: int) -> Values:
         """Fields of products with K and with V."""
         return {"pattern": DENSE.code, "wide": self._layout.options.wide, "first": 1, "last": 1,
                 "columns": self._columns.each, "exponent": self._p.bases.attention, "head": head,
                 "address_reg": CACHE, "kv_base": self._p.scales(sequence),
-                "kv_heads": self._layout.shape.heads, **self._of(sequence), **self._format}
+                "kv_heads": len(self._layout.heads), **self._of(sequence), **self._format}
 
     @staticmethod
     def _of(sequence: int) -> Values:
@@ -232,7 +248,7 @@ class Attention:
             self._b.emit("SHRI", rd=ROW, rs=POSITIONS[sequence], imm=shift)
             self._b.emit("STORE", source=1, index_reg=ROW, stride=memory.scale_row,
                          address=memory.cache + sequence * memory.slot + memory.scales,
-                         address_reg=CACHE, words=self._layout.shape.heads,
+                         address_reg=CACHE, words=len(self._layout.heads),
                          src=self._p.scales(sequence), **self._of(sequence))
         if columns.each > 1:
             self._b.emit("ADDI", rd=Register.POS, rs=Register.POS, imm=1 - columns.each)

@@ -156,6 +156,7 @@ class Meter:
 
     def __init__(self, card: Card) -> None:
         self.card, self.config = card, card.config
+        self._session = 0
         #: Counters of the status records, and seconds, of all commands so far.
         self.counters: dict[str, int] = {}
         self.seconds = 0.0
@@ -178,15 +179,24 @@ class Meter:
     def run(self, command_address: int, timeout: float) -> Status:
         size = 4 * len(registers.COMMAND)
         words = np.frombuffer(self.read(command_address, size), "<u4").copy()
-        flags, entry, count = (registers.COMMAND.index(name)
-                               for name in ("flags", "entry", "instructions"))
+        flags, entry, count, ring = (registers.COMMAND.index(name)
+                                     for name in ("flags", "entry", "instructions", "ring"))
+        # Each command of a ring has a session of its own, and there are more than its owner knows.
+        words[ring] &= ~np.uint32(0xFF << registers.RING["session"])
+
+        def session() -> np.uint32:
+            self._session = (self._session + 1) % 256
+            return np.uint32(self._session << registers.RING["session"])
+
         if words[flags] & registers.FLAG_LOAD:
             loading = words.copy()
             loading[entry] = words[count] - 1       # a program's last instruction is HALT
+            loading[ring] |= session()
             self.write(command_address, loading.tobytes())
             self.card.run(command_address, timeout)
             words[flags] &= ~np.uint32(registers.FLAG_LOAD)
-            self.write(command_address, words.tobytes())
+        words[ring] |= session()
+        self.write(command_address, words.tobytes())
         start = time.monotonic()
         status = self.card.run(command_address, max(timeout, PASS_TIMEOUT))
         self.seconds += time.monotonic() - start
@@ -220,7 +230,7 @@ def fill_cache(card: Card, layout: Layout, positions: int, rng: np.random.Genera
         _write(card, first + memory.scales, (bits.view(np.uint32) >> 16).astype("<u2"))
         for start, stride, count in zip((memory.keys, memory.values), memory.head_stride, beats,
                                         strict=True):
-            for head in range(shape.heads):
+            for head in range(len(layout.heads)):
                 # Every pair of digits within ±127 is a legal 16-bit value.
                 data = rng.integers(-127, 128, (config.channels, count * config.beat_bytes),
                                     np.int8)
@@ -234,27 +244,19 @@ def _write(card: Card, beat: int, data: npt.NDArray[np.generic]) -> None:
         card.write(channel * config.channel_bytes + beat * config.beat_bytes, part.tobytes())
 
 
-def store_hidden(card: Card, layout: Layout, tokens: int) -> None:
-    """Have the card write the residual stream, of so many tokens of a pass, to ``memory.probes``.
+def store_hidden(runtime: Runtime, tokens: int) -> None:
+    """Have the cards write the residual stream, of so many tokens of a pass, to ``memory.probes``.
 
     The scratchpad keeps it from one command to the next: a command of its own does it, behind the
     one that is measured.
     """
-    memory = layout.memory
-    program = Program(instructions=(
-        ("STORE", {"address": memory.probes, "src": layout.scratch.x,
-                   "words": tokens * -(-layout.shape.width // layout.config.vector_lanes)}),
-        ("HALT", {})), notes={})
-    at = {name: getattr(memory, name) * layout.config.beat_bytes
-          for name in ("program", "command")}
-    card.write(at["program"], program.image())
-    values = {"magic": registers.COMMAND_MAGIC, "flags": registers.FLAG_LOAD,
-              "program": memory.program, "instructions": len(program), "status": memory.status,
-              "tokens": memory.tokens, "results": memory.results,
-              **{f"stop{k}": registers.NO_STOP for k in range(4)}}
-    words = [values.get(name, 0) for name in registers.COMMAND]
-    card.write(at["command"], np.asarray(words, "<u4").tobytes())
-    card.run(at["command"], PASS_TIMEOUT)
+    def program(layout: Layout) -> Program:
+        words = tokens * -(-layout.shape.width // layout.config.vector_lanes)
+        return Program(instructions=(
+            ("STORE", {"address": layout.memory.probes, "src": layout.scratch.x, "words": words}),
+            ("HALT", {})), notes={})
+
+    runtime.carry_out([program(layout) for layout in runtime.layouts], PASS_TIMEOUT)
 
 
 def compare(cards: tuple[Card, Card], names: tuple[str, str], layout: Layout) -> None:

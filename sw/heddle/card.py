@@ -11,7 +11,8 @@ from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.registers import Error
 
-#: Entry points that open cards: functions ``open_card(config, index, **options)``.
+#: Entry points that open cards: functions ``open_cards(config, **options)``, which return the cards
+#: of one ring of ``config.cards``.
 GROUP = "heddle.cards"
 
 
@@ -187,8 +188,10 @@ class Timed(Protocol):
         ...
 
 
-def check(card: Card, *, config: CardConfig | None = None) -> Identity:
+def check(card: Card, *, config: CardConfig | None = None, which: str = "the card") -> Identity:
     """Refuse a card of another contract or, if ``config`` is given, of another configuration.
+
+    ``which`` names it.
 
     Raises
     ------
@@ -197,11 +200,11 @@ def check(card: Card, *, config: CardConfig | None = None) -> Identity:
     """
     found = card.identity()
     if found.contract != contract.DIGEST:
-        raise CardError(f"the card's contract must be {contract.DIGEST:#010x}, not "
+        raise CardError(f"{which}'s contract must be {contract.DIGEST:#010x}, not "
                         f"{found.contract:#010x}: build the card and install heddle from one "
                         f"version (card commit {found.commit:08x})")
     if config is not None and found.configuration != config.digest:
-        raise CardError(f"the card's configuration must be {config.name!r} "
+        raise CardError(f"{which}'s configuration must be {config.name!r} "
                         f"({config.digest:#010x}), not {found.configuration:#010x}")
     return found
 
@@ -263,12 +266,10 @@ def open_cards(text: str, **options: Any) -> Sequence[Card]:
     if not found:
         raise ValueError(f"the kind of card must be one of {', '.join(backends()) or 'none'} "
                          f"(installed), not {spec.backend!r}")
-    open_card = found[0].load()
-    cards: list[Card] = []
+    cards: Sequence[Card] = found[0].load()(spec.config, **options)
     try:
-        for index in range(spec.count):
-            cards.append(open_card(spec.config, index, **options))
-            check(cards[-1], config=spec.config)
+        for index, card in enumerate(cards):
+            check(card, config=spec.config, which=f"card {index}" if spec.count > 1 else "the card")
     except BaseException:
         for card in cards:
             card.close()

@@ -14,9 +14,10 @@ adds the waits.
 
 from collections.abc import Iterable
 
-from rtl_gen.spec.isa import Register, ScalarFn, VectorFn
+from rtl_gen.spec.isa import Queue, Register, ScalarFn, VectorFn
 
 from .attention import Attention
+from .gather import Complete, Gather
 from .layout import Layout
 from .parts import (
     CACHE,
@@ -31,7 +32,7 @@ from .parts import (
     units,
 )
 from .program import Builder, Program
-from .tiling import Piece, blocks
+from .tiling import Piece
 
 #: A pass of one token.
 DECODE = Columns()
@@ -147,8 +148,8 @@ class Compiler:
         p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)
-        for part in lay.vectors["x"]:
-            p.quantise_norm(part, 0)
+        for number in p.order("x"):     # as layers end: the first chunks wait for the same slices
+            p.quantise_norm(lay.vectors["x"][number], 0)
         p.norm(0)
 
     def _layer(self) -> None:
@@ -157,63 +158,111 @@ class Compiler:
         out = Attention(p).write()
         self._b.note("output projection")
         self._finish("out", out, norm=1)
-        p.norm(1)
         p.probe(0)
         self._b.note("MLP")
         # Scales of the next layer: this one's are used up.  They come with the constants of rows,
         # which chunks do without: half of them before each of the two products.
         scales, half = mem.cache + mem.cache_stride, self._columns.sequences // 2
         p.load_scales(scales, range(half))
-        up = lay.matrices["up"]
-        hidden = list(lay.vectors["hidden"])
-        for piece in up.pieces:
-            p.matmul("up", piece, lay.scratch.hidden, norm=2, gelu=lay.shape.gelu,
-                     dst_stride=p.hidden)
-            if piece.last:
-                while hidden and hidden[0].stop <= (piece.row + piece.rows) * lay.config.channels:
-                    p.quantise(hidden.pop(0), lay.scratch.hidden, p.hidden, lay.planes.hidden,
-                               p.bases.hidden)
+        self._up()
         p.load_scales(scales, range(half, self._columns.sequences))
         self._finish("down", lay.matrices["down"].pieces, norm=0)
-        p.norm(0)
         p.probe(1)
         for register, stride in ((WEIGHTS, mem.layer_stride), (CACHE, mem.cache_stride)):
             self._b.emit("ADDI", rd=register, rs=register, imm=stride)
 
+    def _up(self) -> None:
+        """The hidden vector, and its slices."""
+        p, lay = self._p, self.layout
+        first, complete = lay.parts.hidden[lay.card].start, p.slices("hidden")
+
+        def arrived(words: range) -> None:
+            for number in complete.add(words):
+                p.quantise(lay.vectors["hidden"][number], lay.scratch.hidden, p.hidden,
+                           lay.planes.hidden, p.bases.hidden)
+
+        gather = p.gather("hidden", lay.scratch.hidden, p.hidden, arrived)
+        for piece in lay.matrices["up"].pieces:
+            p.matmul("up", piece, lay.scratch.hidden + first, norm=2, gelu=lay.shape.gelu,
+                     dst_stride=p.hidden)
+            if piece.last:
+                gather.have(first + piece.row + piece.rows)
+        gather.finish()
+
     def _finish(self, name: str, pieces: Iterable[Piece], *, norm: int) -> None:
-        """The pieces left of a product that updates x, and the slices of the norm after it."""
-        p, parts = self._p, list(self.layout.vectors["x"])
+        """The pieces left of a product that updates x, and the norm after it."""
+        p, lay = self._p, self.layout
+        first, complete = lay.parts.x[lay.card].start, p.slices("x")
+
+        def arrived(words: range) -> None:
+            for number in complete.add(words):
+                p.quantise_norm(lay.vectors["x"][number], norm)
+
+        gather = p.gather("x", lay.scratch.x, p.x, arrived)
         for piece in pieces:
-            p.matmul(name, piece, self.layout.scratch.x, residual=1, dst_stride=p.x)
-            while piece.last and parts \
-                    and parts[0].stop <= (piece.row + piece.rows) * self.layout.config.channels:
-                p.quantise_norm(parts.pop(0), norm)
+            p.matmul(name, piece, lay.scratch.x + first, residual=1, dst_stride=p.x)
+            if piece.last:
+                gather.have(first + piece.row + piece.rows)
+        gather.finish()
+        # The last words came after others were passed on; sections need not ask for those again.
+        self._b.after(Queue.SEND)
+        p.norm(norm)
 
     def _head(self) -> None:
-        p, lay, mem = self._p, self.layout, self.layout.memory
+        """Logits, block by block, and what is sampled of them."""
+        p, lay, mine = self._p, self.layout, self.layout.parts.logits[self.layout.card]
         matrix, size = lay.matrices["head"], lay.scratch.logit_words
-        lanes, vocabulary = lay.config.channels, lay.shape.vocabulary
-        sequences, each = self._columns.sequences, self._columns.each
-        ends, block, first = blocks(p.words(vocabulary), size), 0, 0
+        ends = [max(part.stop for part in block)
+                for block in zip(*lay.parts.logits, strict=True)]
+        starts = [0, *ends[:-1]]
+        complete = Complete([range(*two) for two in zip(starts, ends, strict=True)])
+        each = self._columns.each
+
+        def arrived(words: range) -> None:
+            for block in complete.add(words):
+                self._sample(starts[block], ends[block], last=block == len(ends) - 1)
+
+        gather = Gather(
+            self._b, lay.card, lay.parts.logits,
+            address=lambda word: self._logit(word) + (each - 1) * size,
+            stride=size, columns=self._columns.sequences, lag=1, arrived=arrived)
+        block = row = 0     # of this card's rows, the first of the block
         for piece in matrix.pieces:
-            # Blocks do not cross the borders between buffers; logits are stored by buffers, which
-            # fill their beats.
-            window = first // size
-            buffer = lay.scratch.logits[window % len(lay.scratch.logits)]
-            p.matmul("head", piece, buffer - window * size, norm=1, dst_stride=size)
-            end, last = piece.row + piece.rows, piece is matrix.pieces[-1]
-            if not piece.last or end != ends[block]:
+            p.matmul("head", piece, self._logit(mine[block].start) - row, norm=1, dst_stride=size)
+            if not piece.last:
                 continue
-            count = min(end * lanes, vocabulary) - first * lanes
-            buffer += (each - 1) * size     # the last token of a sequence
-            self._b.emit("SAMPLE", None if block else "scales used",
-                         a=buffer + first - window * size, words=end - first,
-                         count=count, token=first * lanes, first=int(not block), last=int(last),
-                         k=self._candidates if last else 0, columns=sequences, stride=size)
-            for sequence in range(sequences if self._store and (last or end % size == 0) else 0):
-                self._b.emit("STORE", words=end - window * size, src=buffer + sequence * size,
-                             address=mem.logits + sequence * mem.row + p.beats(window * size))
-            block, first = block + 1, end
+            while block < len(ends) and row + len(mine[block]) <= piece.row + piece.rows:
+                gather.have(ends[block])
+                row += len(mine[block])
+                block += 1
+        gather.finish()
+
+    def _logit(self, row: int) -> int:
+        """The scratchpad word of a lane row of the first token's logits.
+
+        Blocks do not cross the borders between buffers; logits are stored by buffers, which fill
+        their beats.
+        """
+        scratch = self.layout.scratch
+        window, place = divmod(row, scratch.logit_words)
+        return scratch.logits[window % len(scratch.logits)] + place
+
+    def _sample(self, first: int, end: int, *, last: bool) -> None:
+        """Look a block of logits through, of lane rows ``first`` to ``end`` - 1, and store it."""
+        lay, mem, size = self.layout, self.layout.memory, self.layout.scratch.logit_words
+        lanes, vocabulary = lay.config.channels, lay.shape.vocabulary
+        sequences = self._columns.sequences
+        ahead = (self._columns.each - 1) * size     # the last token of a sequence
+        self._b.emit("SAMPLE", None if first else "scales used",
+                     a=self._logit(first) + ahead, words=end - first,
+                     count=min(end * lanes, vocabulary) - first * lanes, token=first * lanes,
+                     first=int(not first), last=int(last), k=self._candidates if last else 0,
+                     columns=sequences, stride=size)
+        window = first // size * size
+        for sequence in range(sequences if self._store and (last or end % size == 0) else 0):
+            self._b.emit("STORE", words=end - window,
+                         src=self._logit(window) + ahead + sequence * size,
+                         address=mem.logits + sequence * mem.row + self._p.beats(window))
 
     def _silence(self) -> None:
         """Take the signals that the LM head would have waited for."""

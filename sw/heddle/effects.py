@@ -28,9 +28,11 @@ class Stage(enum.IntEnum):
     CONTROL = 0
     MEMORY = 1
     VECTOR = 2
-    ENGINE = 3
-    EPILOGUE = 4
-    SOFTMAX = 5
+    SEND = 3
+    RECEIVE = 4
+    ENGINE = 5
+    EPILOGUE = 6
+    SOFTMAX = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,10 @@ class Cells:
                 return Stage.MEMORY
             case Queue.VECTOR:
                 return Stage.VECTOR
+            case Queue.SEND:
+                return Stage.SEND
+            case Queue.RECEIVE:
+                return Stage.RECEIVE
             case Queue.MATMUL:
                 if step.values["dest"]:
                     return Stage.SOFTMAX
@@ -172,6 +178,16 @@ class Cells:
         if v["last"]:
             found.append(Access(self._range(self.token, 0, 1), True, Stage.VECTOR))
         return found
+
+    def _message(self, v: dict[str, int], first: int) -> list[slice]:
+        return [self._range(self.scratch, first + column * v["stride"], v["words"])
+                for column in range(v["columns"])]
+
+    def _send(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, False, Stage.SEND) for cells in self._message(v, v["src"])]
+
+    def _receive(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, True, Stage.RECEIVE) for cells in self._message(v, v["dst"])]
 
     def _next(self, v: dict[str, int]) -> list[Access]:
         return [Access(self._range(self.token, 0, 1), False, Stage.CONTROL)]

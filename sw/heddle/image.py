@@ -2,6 +2,7 @@
 """What lies in a card's memory: weights, constants and tables of a model, as blocks of beats."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -72,8 +73,19 @@ def heads_together(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(grouped.swapaxes(0, 1)).reshape(matrix.shape)
 
 
+class Once:
+    """A source that is asked for each part once, by whoever lays out the parts of several cards."""
+
+    def __init__(self, source: Source) -> None:
+        self.shape: Shape = source.shape
+        once = functools.lru_cache(maxsize=1)
+        self.layer, self.final_norm = once(source.layer), once(source.final_norm)
+        self.embedding, self.positions = once(source.embedding), once(source.positions)
+        self.head = once(source.head)
+
+
 class Images:
-    """Lays a model out in memory.
+    """Lays a card's part of a model out in its memory.
 
     Parameters
     ----------
@@ -93,23 +105,31 @@ class Images:
         The largest parts come first, one at a time: what reads them holds them in FP32, while cards
         that are this process's memory are still empty.
         """
-        layers, memory = self._layout.shape.layers, self._layout.memory
-        total = layers + 2
-        gamma, beta = self._source.final_norm()
-        end = memory.layers + layers * memory.layer_stride
-        yield Block(end + memory.gamma[0], stripe(gamma[None], self._layout)[:, 0].reshape(
-            self._layout.config.channels, memory.vector, -1))
-        yield from self._matrix("head", memory.head, quantise_rows(self._source.head()),
-                                gamma=gamma, beta=beta)
-        progress(1, total)
-        yield from self._table(memory.embedding, self._source.embedding())
-        yield from self._table(memory.positions,
-                               self._source.positions()[:self._layout.context])
-        progress(2, total)
-        for number in range(layers):
-            yield from self._layer(memory.layers + number * memory.layer_stride,
-                                   self._source.layer(number))
-            progress(3 + number, total)
+        for number in range(self.stages):
+            yield from self.stage(number)
+            progress(number + 1, self.stages)
+
+    @property
+    def stages(self) -> int:
+        """Parts of which there are blocks."""
+        return self._layout.shape.layers + 2
+
+    def stage(self, number: int) -> Iterator[Block]:
+        """The blocks of one part: the LM head, the tables, then every layer."""
+        memory, source = self._layout.memory, self._source
+        if number == 0:
+            gamma, beta = source.final_norm()
+            end = memory.layers + self._layout.shape.layers * memory.layer_stride
+            yield Block(end + memory.gamma[0], stripe(gamma[None], self._layout)[:, 0].reshape(
+                self._layout.config.channels, memory.vector, -1))
+            yield from self._matrix("head", memory.head, source.head(), gamma=gamma, beta=beta)
+        elif number == 1:
+            yield from self._table(memory.embedding, source.embedding())
+            yield from self._table(memory.positions, source.positions()[:self._layout.context])
+        else:
+            layer = number - 2
+            yield from self._layer(memory.layers + layer * memory.layer_stride,
+                                   source.layer(layer))
 
     def _table(self, address: int, vectors: Floats) -> Iterator[Block]:
         per_row = self._layout.memory.vector
@@ -127,23 +147,32 @@ class Images:
         factor = np.ones(3 * shape.width, np.float32)
         factor[:shape.width] = 1 / np.sqrt(np.float32(HEAD)) if shape.scaled else 1
         parts = memory.matrices
-        yield from self._matrix("qkv", address + parts["qkv"],
-                                quantise_rows(heads_together(layer.qkv)),
+        yield from self._matrix("qkv", address + parts["qkv"], heads_together(layer.qkv),
                                 bias=heads_together(layer.qkv_bias), gamma=layer.gamma1,
                                 beta=layer.beta1, factor=heads_together(factor))
-        yield from self._matrix("out", address + parts["out"], quantise_rows(layer.out),
-                                bias=layer.out_bias)
-        yield from self._matrix("up", address + parts["up"], quantise_rows(layer.up),
+        yield from self._matrix("out", address + parts["out"], layer.out, bias=layer.out_bias)
+        yield from self._matrix("up", address + parts["up"], layer.up,
                                 bias=layer.up_bias, gamma=layer.gamma2, beta=layer.beta2)
-        yield from self._matrix("down", address + parts["down"], quantise_rows(layer.down),
+        yield from self._matrix("down", address + parts["down"], layer.down,
                                 bias=layer.down_bias)
 
-    def _matrix(self, name: str, address: int, rows: Rows, *, bias: Floats | None = None,
+    def _mine(self, name: str, outputs: int) -> slice | npt.NDArray[np.int64]:
+        """Which rows of a matrix are this card's, in their order."""
+        lanes, rows = self._layout.config.channels, self._layout.rows_of[name]
+        if rows == list(range(rows[0], rows[-1] + 1)):
+            return slice(rows[0] * lanes, min((rows[-1] + 1) * lanes, outputs))
+        mine = (np.array(rows)[:, None] * lanes + np.arange(lanes)).ravel()
+        return mine[mine < outputs]
+
+    def _matrix(self, name: str, address: int, weights: Floats, *, bias: Floats | None = None,
                 gamma: Floats | None = None, beta: Floats | None = None,
                 factor: Floats | None = None) -> Iterator[Block]:
-        """The pieces of one matrix; ``factor`` scales its outputs."""
+        """The pieces of this card's rows of one matrix; ``factor`` scales its outputs."""
         matrix = self._layout.matrices[name]
-        constants = row_constants(rows, bias=bias, gamma=gamma, beta=beta, factor=factor)
+        mine = self._mine(name, len(weights))
+        rows = quantise_rows(weights[mine])
+        constants = row_constants(rows, bias=None if bias is None else bias[mine], gamma=gamma,
+                                  beta=beta, factor=None if factor is None else factor[mine])
         if constants.shape[1] != matrix.constants:
             raise AssertionError(f"{name} must have {matrix.constants} constants a row")
         if not np.isfinite(constants).all():

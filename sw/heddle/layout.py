@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 from rtl_gen.spec import registers
@@ -12,9 +13,10 @@ from rtl_gen.spec.isa import WORD_BYTES
 
 from .errors import UserError
 from .options import Options
+from .partition import MESSAGE, Partition, cut, partition
 from .prune import pattern_of
 from .shape import Shape
-from .tiling import Matrix, Slice, blocks, chunk_ends, coverage, slices, tile
+from .tiling import Matrix, Slice, chunks, chunks_by, coverage, slices, tile
 
 #: Blocks of logits at a time, at most.
 LOGIT_BLOCKS = 8
@@ -114,12 +116,16 @@ class Memory:
 
 
 class Layout:
-    """The layout of one model on one configuration.
+    """The layout of one model on one card of one configuration.
 
     Attributes
     ----------
     config, shape, options
         What it was made for.
+    card : int
+        Its number in the ring.
+    parts : Partition
+        What each card holds.
     pattern : Pattern
         How the layers' matrices are stored.
     pruning : (int, int)
@@ -127,7 +133,9 @@ class Layout:
     context : int
         Longest context.
     matrices : dict
-        ``qkv``, ``out``, ``up``, ``down`` of every layer, and ``head``.
+        ``qkv``, ``out``, ``up``, ``down`` of every layer, and ``head``: this card's rows.
+    rows_of : dict
+        Lane rows of the whole matrix that these are, in order.
     vectors : dict
         Slices of ``x``, ``mixed`` and ``hidden``.
     scratch, planes, memory
@@ -140,8 +148,11 @@ class Layout:
     """
 
     def __init__(self, config: CardConfig, shape: Shape, options: Options,
-                 pruning: tuple[int, int] = (1, 1)) -> None:
+                 pruning: tuple[int, int] = (1, 1), card: int = 0) -> None:
         self.config, self.shape, self.options, self.pruning = config, shape, options, pruning
+        self.card = card
+        self.logit_words = min(LOGIT_ROWS, self._words(shape.vocabulary))
+        self.parts: Partition = partition(config, shape, self.logit_words)
         n, m = pruning
         self.pattern: Pattern = DENSE if m == 1 else stored_as(n, m)
         self.context = self._context()
@@ -153,8 +164,14 @@ class Layout:
         self.vectors = {name: slices(width, cover, most, parts) for name, width, parts in (
             ("x", shape.width, 4), ("mixed", shape.width, 8), ("hidden", shape.inner, 8))}
         self.scratch = self._scratch(self.tokens)
+        self.rows_of = self._rows_of()
         self.matrices = self._matrices()
         self.sequences, self.planes, self.memory = self._fit()
+
+    @property
+    def heads(self) -> range:
+        """This card's heads; instructions number them from 0."""
+        return self.parts.heads[self.card]
 
     @property
     def rows(self) -> int:
@@ -180,8 +197,8 @@ class Layout:
         config, shape = self.config, self.shape
         for name, need, have in (
                 ("tokens (columns)", 1 << self.options.digits, config.tokens),
-                ("heads", shape.heads, config.heads),
-                ("kv_scales", self.rows * shape.heads, config.kv_scales)):
+                ("heads", len(self.heads), config.heads),
+                ("kv_scales", self.rows * len(self.heads), config.kv_scales)):
             if need > have:
                 raise UserError(f"{name} of {config.name} must be at least {need} for this model, "
                                 f"not {have}")
@@ -226,7 +243,7 @@ class Layout:
         sequences = self.tokens
         while True:
             try:
-                if sequences > 1 and sequences * self.rows * self.shape.heads \
+                if sequences > 1 and sequences * self.rows * len(self.heads) \
                         > self.config.kv_scales:
                     raise UserError("kv_scales")
                 return sequences, self._most_planes(sequences), self._memory(sequences)
@@ -239,9 +256,11 @@ class Layout:
         space = Space()
         width, hidden = self._words(self.shape.width), self._words(self.shape.inner)
         x, position, mixed, qkv, inner = (
-            space.take(tokens * words) for words in (width, width, width, 3 * width, hidden))
+            space.take(tokens * words)
+            for words in (width, width, width, 3 * len(self.heads) * self.config.head_words,
+                          hidden))
         first, second = space.take(width), space.take(width)
-        rows = min(LOGIT_ROWS, self._words(self.shape.vocabulary))
+        rows = self.logit_words
         # The first blocks of a row are looked through more slowly than they come: almost all of
         # their logits enter the list.  Others wait meanwhile, as many as there is room for.
         logits = [space.take(tokens * rows) for _ in range(2)]
@@ -269,39 +288,79 @@ class Layout:
         scores = math.ceil(self.rows * self.config.channels / size)
         planes = Planes(
             x=take(self.shape.width), mixed=take(self.shape.width), hidden=take(self.shape.inner),
-            queries=space.take(sequences * self.shape.heads * HEAD // size),
+            queries=space.take(sequences * len(self.heads) * HEAD // size),
             probabilities=tuple(space.take(scores) for _ in range(results)))
         space.limit(self.config.plane_blocks, f"plane_windows of {self.config.name}", unit=4)
         return planes
 
+    def _rows_of(self) -> dict[str, list[int]]:
+        parts, per_head = self.parts, 3 * self.config.head_words
+        x, hidden = list(parts.x[self.card]), list(parts.hidden[self.card])
+        return {"qkv": list(range(per_head * self.heads.start, per_head * self.heads.stop)),
+                "out": x, "up": hidden, "down": x,
+                "head": [row for block in parts.logits[self.card] for row in block]}
+
+    def pieces(self, name: str, card: int) -> list[range]:
+        """Words of a vector that a card computes, in the pieces in which it sends them."""
+        size, head = self.config.vector_lanes, self.config.head_words
+        ends = {part.stop // size for part in self.vectors[name]}
+        if name == "mixed":
+            heads = self.parts.heads[card]
+            return cut(range(heads.start * head, heads.stop * head), ends, self._words(_LONGEST))
+        return cut(getattr(self.parts, name)[card], ends, MESSAGE if name == "hidden"
+                   else self._words(_LONGEST))
+
     def _matrices(self) -> dict[str, Matrix]:
         config, shape, bank = self.config, self.shape, self.value_bank
-        lanes = config.channels
-        width, hidden = self._words(shape.width), self._words(shape.inner)
+        parts, card, lanes = self.parts, self.card, config.channels
 
-        def marks(parts: list[Slice]) -> list[int]:
-            return [math.ceil(part.stop / lanes) for part in parts]
+        def outputs(name: str, total: int) -> int:
+            return sum(min(lanes, total - row * lanes) for row in self.rows_of[name])
 
-        x_ends = chunk_ends(self.vectors["x"], self.pattern, config)
+        def marks(name: str) -> list[int]:
+            pieces = self.pieces(name, card)
+            own = [piece.stop for piece in pieces]
+            if config.cards == 1:
+                own = [math.ceil(part.stop / lanes) for part in self.vectors[name]]
+            return [stop - (pieces[0].start if pieces else 0) for stop in own]
+
+        def order(name: str, owned: tuple[range, ...]) -> list[Slice]:
+            slices = self.vectors[name]
+            if config.cards == 1:
+                return chunks(slices, self.pattern, config)
+            return chunks_by(parts.ranks(card, owned, slices, lanes), slices, self.pattern, config)
+
+        head = config.head_words
+        heads = tuple(range(part.start * head, part.stop * head) for part in parts.heads)
+        x = order("x", parts.x)
         of_layer = functools.partial(tile, config, pattern=self.pattern, bank=bank)
+        rows = {name: len(found) for name, found in self.rows_of.items()}
         return {
-            # Half of the rows is enough to hide the norm; the others feed attention meanwhile.
-            "qkv": of_layer(outputs=3 * shape.width, inputs=shape.width, norm=True, bias=True,
-                        ends=x_ends, chunked=-(-3 * width // 2),
-                        cuts=range(0, 3 * width, 3 * config.head_words)),
-            "out": of_layer(outputs=shape.width, inputs=shape.width, norm=False, bias=True,
-                        ends=chunk_ends(self.vectors["mixed"], self.pattern, config),
-                        chunked=width, cuts=marks(self.vectors["x"])),
-            "up": of_layer(outputs=shape.inner, inputs=shape.width, norm=True, bias=True,
-                       ends=x_ends, chunked=-(-hidden // 2), cuts=marks(self.vectors["hidden"])),
-            "down": of_layer(outputs=shape.width, inputs=shape.inner, norm=False, bias=True,
-                         ends=chunk_ends(self.vectors["hidden"], self.pattern, config),
-                         chunked=width, cuts=marks(self.vectors["x"])),
-            "head": tile(config, outputs=shape.vocabulary, inputs=shape.width, pattern=DENSE,
-                         norm=True, bias=True, ends=x_ends, bank=bank,
-                         chunked=self.scratch.logit_words,
-                         cuts=blocks(self._words(shape.vocabulary), self.scratch.logit_words)),
+            "qkv": of_layer(outputs=outputs("qkv", 3 * shape.width), inputs=shape.width, norm=True,
+                        bias=True, chunks=x, chunked=self._early(rows["qkv"]),
+                        cuts=range(0, rows["qkv"], 3 * head)),
+            "out": of_layer(outputs=outputs("out", shape.width), inputs=shape.width, norm=False,
+                        bias=True, chunks=order("mixed", heads), chunked=rows["out"],
+                        cuts=marks("x")),
+            "up": of_layer(outputs=outputs("up", shape.inner), inputs=shape.width, norm=True,
+                       bias=True, chunks=x, chunked=self._early(rows["up"]),
+                       cuts=marks("hidden")),
+            "down": of_layer(outputs=outputs("down", shape.width), inputs=shape.inner, norm=False,
+                         bias=True, chunks=order("hidden", parts.hidden), chunked=rows["down"],
+                         cuts=marks("x")),
+            "head": tile(config, outputs=outputs("head", shape.vocabulary), inputs=shape.width,
+                         pattern=DENSE, norm=True, bias=True, chunks=x, bank=bank,
+                         chunked=self.logit_words,
+                         cuts=itertools.accumulate(map(len, parts.logits[card]))),
         }
+
+    def _early(self, rows: int) -> int:
+        """Rows of a product that follows a norm for which it starts early.
+
+        Half of them are enough to hide the norm; the others are in memory's stream just before what
+        uses them.  In a ring all that can be done before the last slices come is.
+        """
+        return rows if self.config.cards > 1 else -(-rows // 2)
 
     def _beats(self, size: int) -> int:
         return math.ceil(size / self.config.beat_bytes)
@@ -315,7 +374,8 @@ class Layout:
         space = Space()
         take = space.take
         vector = self._beats(4 * self._words(shape.width))
-        scale_row = self._beats(4 * shape.heads)
+        heads = len(self.heads)
+        scale_row = self._beats(4 * heads)
         command, status = (take(self._beats(4 * len(record)))
                            for record in (registers.COMMAND, registers.STATUS))
         program = take(self._beats(WORD_BYTES * config.program_words))
@@ -342,7 +402,7 @@ class Layout:
         strides = (self.rows * config.head_beats * digits,
                    math.ceil(self.context / config.beat_bytes) * config.head_words * digits)
         scales = inside.take(self.rows * scale_row)
-        keys, values = (inside.take(shape.heads * stride) for stride in strides)
+        keys, values = (inside.take(heads * stride) for stride in strides)
         cache_stride = inside.used
         # The scales of the layer after the last are loaded too, and never used.
         slot = shape.layers * cache_stride + self.rows * scale_row
@@ -356,6 +416,12 @@ class Layout:
             cache=cache, cache_stride=cache_stride, scales=scales, keys=keys, values=values,
             head_stride=strides, vector=vector, scale_row=scale_row,
             slot=slot, row=row, used=space.used)
+
+
+def layouts(config: CardConfig, shape: Shape, options: Options,
+            pruning: tuple[int, int] = (1, 1)) -> list[Layout]:
+    """The layouts of a model on all cards of a ring, by card."""
+    return [Layout(config, shape, options, pruning, card) for card in range(config.cards)]
 
 
 def choose_pattern(options: Options, noted: str | None) -> tuple[int, int]:

@@ -12,8 +12,8 @@ import numpy as np
 from .card import open_cards, parse_cards
 from .checkpoint import Checkpoint
 from .errors import UserError
-from .image import Images, Pruned
-from .layout import Layout
+from .image import Pruned
+from .layout import Layout, layouts
 from .options import Options
 from .prune import detect, pattern_of
 from .runtime import Runtime
@@ -63,7 +63,7 @@ class Model:
 
     def close(self) -> None:
         """Give the cards back."""
-        self.runtime.card.close()
+        self.runtime.close()
 
     @property
     def context(self) -> int:
@@ -185,7 +185,7 @@ def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str =
     path : path
         Folder with ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
     cards : str
-        ``backend:config``, as in ``sim:tiny``.
+        ``backend:config*count``, as in ``sim:tiny`` or ``sim:tiny*2``.
     activation, cache, pattern, context
         See :class:`~heddle.options.Options`.  A model that is denser than ``pattern`` is pruned.
     progress : callable
@@ -203,33 +203,31 @@ def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str =
     options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
     checkpoint = Checkpoint(path)
     Tokenizer(checkpoint.folder)
-    layout, source = prepare(checkpoint, cards, options)
+    placed, source = prepare(checkpoint, cards, options)
     try:
-        card = open_cards(cards, **card_options)[0]
+        opened = open_cards(cards, **card_options)
     except ValueError as error:
         raise UserError(str(error)) from None
+    runtime = Runtime(opened, placed)
     try:
-        runtime = Runtime(card, layout)
-        runtime.load(Images(layout, source).blocks(progress))
+        runtime.load_model(source, progress)
         return Model(checkpoint, runtime, cards)
     except BaseException:
-        card.close()
+        runtime.close()
         raise
 
 
-def prepare(checkpoint: Checkpoint, cards: str, options: Options) -> tuple[Layout, Pruned]:
-    """Layout and weights of a model on the cards of that name, which are not opened."""
+def prepare(checkpoint: Checkpoint, cards: str, options: Options) -> tuple[list[Layout], Pruned]:
+    """Layouts, by card, and weights of a model on the cards of that name, which are not opened."""
     try:
         spec = parse_cards(cards)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if spec.count > 1:
-        raise UserError(f"a model must run on one card, not {spec.count}")
     if options.pattern is not None:
         pruning, noted = pattern_of(options.pattern), False
     elif checkpoint.pattern is not None:
         pruning, noted = pattern_of(checkpoint.pattern), True
     else:
         pruning, noted = detect(checkpoint), False
-    layout = Layout(spec.config, checkpoint.shape, options, pruning)
-    return layout, Pruned(checkpoint, pruning, noted=noted)
+    placed = layouts(spec.config, checkpoint.shape, options, pruning)
+    return placed, Pruned(checkpoint, pruning, noted=noted)

@@ -4,11 +4,13 @@
 import dataclasses
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from rtl_gen.spec.config import HEAD
 from rtl_gen.spec.isa import Register
 from rtl_gen.spec.rules import Values
 
+from .gather import Complete, Gather
 from .layout import Layout
 from .program import Builder
 from .tiling import Matrix, Piece, Slice
@@ -22,6 +24,8 @@ ROWS, BLOCKS = (10, 24, 25, 26), (11, 27, 28, 29)
 POSITIONS, LENGTHS = (Register.POS, 18, 20, 22), (Register.LEN, 19, 21, 23)
 #: Set by the command: passes to the first that computes logits, that one included.
 SILENT = 14
+#: Pieces of a layer's vectors follow each other much faster than a link carries them.
+_LAG = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ class Parts:
         shape = layout.shape
         #: Words of a token's x, of its queries, keys and values, and of its hidden vector.
         self.x, self.qkv, self.hidden = (
-            self.words(count) for count in (shape.width, 3 * shape.width, shape.inner))
+            self.words(count) for count in (shape.width, 3 * HEAD * len(layout.heads), shape.inner))
 
     def matmul(self, name: str, piece: Piece, dst: int, *, dst_stride: int, norm: int = 0,
                 gelu: int = 0, residual: int = 0) -> None:
@@ -197,7 +201,7 @@ class Parts:
 
         A row that begins with a new position is loaded for nothing: what it holds is replaced.
         """
-        memory, heads = self.layout.memory, self.layout.shape.heads
+        memory, heads = self.layout.memory, len(self.layout.heads)
         for sequence in sequences:
             self.builder.emit(
                 "LOAD", "scales" if sequence == self.columns.sequences - 1 else None,
@@ -206,17 +210,42 @@ class Parts:
 
     def scales(self, sequence: int) -> int:
         """First entry of a sequence in the memory of scales."""
-        return sequence * self.layout.rows * self.layout.shape.heads
+        return sequence * self.layout.rows * len(self.layout.heads)
 
     @staticmethod
     def role(matrix: Matrix, piece: Piece) -> str:
         """What waits for one chunk of the norm across the loop's jump, in whatever section."""
         return f"chunk {piece.beat * matrix.pattern.ratio}"
 
-    def stop(self, piece: Piece) -> int:
-        """First input behind a piece of a layer's matrix."""
+    def inputs(self, piece: Piece) -> tuple[int, int]:
+        """First input of a piece of a layer's matrix, and first one behind it."""
         per_beat = self.layout.pattern.ratio * self.layout.config.beat_bytes
-        return (piece.beat + piece.beats) * per_beat
+        return piece.beat * per_beat, (piece.beat + piece.beats) * per_beat
+
+    def gather(self, name: str, first: int, stride: int, arrived: Callable[[range], None]
+               ) -> Gather:
+        """The all-gather of a vector; ``first`` is its first scratchpad word."""
+        layout = self.layout
+        pieces = [layout.pieces(name, card) for card in range(layout.config.cards)]
+        return Gather(self.builder, layout.card, pieces, address=lambda word: first + word,
+                      stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
+
+    def order(self, name: str) -> list[int]:
+        """Slices of a vector in the order in which a gather completes them."""
+        complete, found = self.slices(name), []
+        pieces = [self.layout.pieces(name, card) for card in range(self.layout.config.cards)]
+        gather = Gather(Builder(self.layout.config), self.layout.card, pieces,
+                        address=lambda word: word, stride=0, columns=1, lag=_LAG,
+                        arrived=lambda words: found.extend(complete.add(words)))
+        gather.have(pieces[self.layout.card][-1].stop)
+        gather.finish()
+        return found
+
+    def slices(self, name: str) -> Complete:
+        """Which of a vector's slices are complete."""
+        lanes = self.layout.config.vector_lanes
+        return Complete([range(part.start // lanes, self.words(part.stop))
+                         for part in self.layout.vectors[name]])
 
     def words(self, elements: int) -> int:
         """Scratchpad words of so many elements."""

@@ -28,6 +28,8 @@ from .errors import UserError
 from .order import Known, Order
 from .trace import Plain, Step, trace
 
+#: The queues that work beside control's.
+_UNITS = (Queue.VECTOR, Queue.MEMORY, Queue.MATMUL, Queue.SEND, Queue.RECEIVE)
 #: A loop is followed this often: its first, a middle and its last pass.
 _PASSES = 3
 
@@ -88,8 +90,8 @@ class Builder:
         self._notes: dict[int, str] = {}
         self._loops: dict[int, int] = {}
         self._counters_of_loops: set[int] = set()
-        #: Instructions that start when everything before them is complete.
-        self._settling: set[int] = set()
+        #: Instructions that start when everything before them in these queues is complete.
+        self._settling: dict[int, tuple[Queue, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._plain)
@@ -119,8 +121,12 @@ class Builder:
 
     def settle(self) -> None:
         """Hold all that follows until everything before is complete."""
-        self._settling.add(len(self))
+        self.after(*_UNITS)
         self.emit("NOP")
+
+    def after(self, *queues: Queue) -> None:
+        """Hold the next instruction until everything before it in some queues is complete."""
+        self._settling[len(self)] = queues
 
     def passes(self, register: int, count: int) -> None:
         """Set the counter of a loop; ordering follows no more than a few of its passes."""
@@ -145,7 +151,7 @@ class Builder:
         short = [(name, {**fields, "imm": self._loops[number]} if number in self._loops else fields)
                  for number, (name, fields) in enumerate(self._plain)]
         # Steps of decode never overlap.
-        settling = self._settling | {number for number, (name, _) in enumerate(short)
+        settling = self._settling | {number: _UNITS for number, (name, _) in enumerate(short)
                                      if name == "NEXT"}
         shortened = [{register: min(value, _PASSES) if register in self._counters_of_loops
                       else value for register, value in start.items()} for start in starts]
@@ -183,7 +189,7 @@ class _Orderer:
     """Finds who must wait for whom by following an execution."""
 
     def __init__(self, config: CardConfig, plain: Sequence[Plain], roles: Sequence[str | None],
-                 sections: Sequence[int], settling: set[int]) -> None:
+                 sections: Sequence[int], settling: dict[int, tuple[Queue, ...]]) -> None:
         self._plain, self._roles, self._starts = plain, roles, set(sections)
         self._settling = settling
         self._cells = Cells(config)
@@ -230,8 +236,8 @@ class _Orderer:
         return known
 
     def _settle(self, step: Step, turn: int, known: Known) -> Known:
-        """Let a step start only when everything before it is complete."""
-        for queue in (Queue.VECTOR, Queue.MEMORY, Queue.MATMUL):
+        """Let a step start only when everything before it in some queues is complete."""
+        for queue in self._settling[step.pc]:
             last = next((k for k in reversed(range(len(self._steps)))
                          if self._steps[k].queue == queue), None)
             if last is not None:

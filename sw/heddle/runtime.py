@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives a card: writes its memory, gives it commands, reads what it wrote."""
+"""Drives the cards of a model: writes their memory, gives them commands, reads what they wrote."""
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,15 @@ import numpy.typing as npt
 from rtl_gen.spec import registers
 from rtl_gen.spec.isa import Register
 
-from .card import Card
+from . import ring
+from .card import Card, Status
 from .compile import DECODE, Compiler
 from .errors import UserError
-from .image import Block
+from .image import Block, Images, Once
 from .layout import Layout
 from .parts import SILENT, Columns, first_pass
 from .program import Program
+from .reference import Source
 from .results import Result, Totals, judge, result_of
 
 #: Seconds that one decode step may take on the slowest simulated card.
@@ -30,44 +33,78 @@ _Kind = tuple[int, bool, bool]
 
 
 class Runtime:
-    """One model on one card.
+    """One model on one card, or on the cards of a ring.
+
+    Every card computes the results of all: what is read is the first card's.
 
     Parameters
     ----------
-    card : Card
-    layout : Layout
+    cards : Card or sequence of Card
+    layouts : Layout or sequence of Layout
+        By card.
     """
 
-    def __init__(self, card: Card, layout: Layout) -> None:
-        self.card, self.layout = card, layout
+    def __init__(self, cards: Card | Sequence[Card], layouts: Layout | Sequence[Layout]) -> None:
+        self.layouts = [layouts] if isinstance(layouts, Layout) else list(layouts)
+        self.cards: list[Card] = list(cards) if isinstance(cards, Sequence) else [cards]
+        if len(self.cards) != len(self.layouts):
+            raise ValueError(f"there must be a layout for each of {len(self.cards)} cards, "
+                             f"not {len(self.layouts)}")
+        #: The first card, and its layout: what all have in common.
+        self.card, self.layout = self.cards[0], self.layouts[0]
         self.totals = Totals()
-        #: By kind, in the order in which they lie on the card, one behind the other.
-        self._programs: dict[_Kind, dict[Columns, Program]] = {}
-        #: The kind and number of programs that the card holds.
+        #: By kind, in the order in which they lie on the cards, one behind the other; by card.
+        self._programs: dict[_Kind, dict[Columns, list[Program]]] = {}
+        #: The kind and number of programs that the cards hold.
         self._loaded: tuple[_Kind, int] | None = None
+        self._session = 0
 
-    def load(self, blocks: Iterable[Block]) -> None:
-        """Write a model's memory."""
+    def load(self, blocks: Iterable[Block], card: int = 0) -> None:
+        """Write a card's part of a model."""
         for block in blocks:
-            self._write_beats(block.address, block.data)
+            self._write_beats(block.address, block.data, card)
+
+    def load_model(self, source: Source,
+                   progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Write a model's memory, on all cards at the same time.
+
+        ``progress`` is called with parts done and parts.
+        """
+        once = Once(source) if len(self.cards) > 1 else source
+        images = [Images(layout, once) for layout in self.layouts]
+        for number in range(images[0].stages):
+            # What the source computes, it computes once: the first card's thread does.
+            self.load(images[0].stage(number))
+            ring.on_all(len(self.cards), functools.partial(self._load_stage, images, number))
+            progress(number + 1, images[0].stages)
+
+    def _load_stage(self, images: Sequence[Images], number: int, card: int) -> None:
+        if card:
+            self.load(images[card].stage(number), card)
+
+    def close(self) -> None:
+        """Give the cards back."""
+        for card in self.cards:
+            card.close()
 
     def program(self, columns: Columns = DECODE, candidates: int = 0, store_logits: bool = False,
-                probe: bool = False) -> Program:
-        """The program of such passes; compiled when first asked for."""
+                probe: bool = False, card: int = 0) -> Program:
+        """A card's program of such passes; compiled when first asked for."""
         kind = candidates, store_logits, probe
         known = self._programs.setdefault(kind, {})
         # A prompt's passes and decode steps take turns: the card holds both at once.
         for wanted in (DECODE, Columns(tokens=self.layout.tokens), columns):
             if wanted not in known:
-                known[wanted] = Compiler(self.layout, wanted, candidates=candidates,
-                                         store_logits=store_logits, probe=probe).program()
-        return known[columns]
+                known[wanted] = [
+                    Compiler(layout, wanted, candidates=candidates, store_logits=store_logits,
+                             probe=probe).program() for layout in self.layouts]
+        return known[columns][card]
 
     def notes(self) -> dict[int, str]:
-        """By number, what instructions of the programs that the card holds begin."""
+        """By number, what instructions of the programs that the first card holds begin."""
         found: dict[int, str] = {}
         start = 0
-        for program in () if self._loaded is None else self._programs[self._loaded[0]].values():
+        for program, *_ in () if self._loaded is None else self._programs[self._loaded[0]].values():
             found |= {start + number: text for number, text in program.notes.items()}
             start += len(program)
         return found
@@ -181,7 +218,7 @@ class Runtime:
                  positions: Sequence[int], passes: int, silent: int, slot: int,
                  stops: Sequence[int] = ()) -> int:
         """Carry out passes with one command; returns the tokens that they took."""
-        config, memory = self.layout.config, self.layout.memory
+        config = self.layout.config
         end = max(positions) + passes * columns.each
         if end > self.layout.context:
             raise UserError(f"prompt and new tokens must fit the context of {self.layout.context}, "
@@ -191,39 +228,68 @@ class Runtime:
         if kind[0] > config.top_k:
             raise ValueError(f"candidates must be at most {config.top_k}, not {kind[0]}")
         self.program(columns, *kind)
-        programs = self._programs[kind]
-        starts = dict(zip(programs, itertools.accumulate(map(len, programs.values()), initial=0),
-                          strict=False))
-        flags, held = 0, (kind, len(programs))
-        if self._loaded != held:
-            self._write(memory.program, b"".join(
-                program.moved(starts[key]).image() for key, program in programs.items()))
-            flags = registers.FLAG_LOAD
-        # Until the command has ended well, nothing is known of what the card holds.
+        held = kind, len(self._programs[kind])
+        load = self._loaded != held
+        # Until the command has ended well, nothing is known of what the cards hold.
         self._loaded = None
         # One token of one column comes with the registers; the card need not read it.
-        given = len(tokens) if len(tokens) > 1 else 0
-        if given:
-            self._write(memory.tokens, np.asarray(tokens, "<u4").tobytes())
+        given = tokens if len(tokens) > 1 else ()
         stop = [*stops[:STOPS], *[registers.NO_STOP] * STOPS][:STOPS]
-        values = {
-            "magic": registers.COMMAND_MAGIC, "flags": flags, "program": memory.program,
-            "instructions": sum(map(len, programs.values())), "entry": starts[columns],
-            "status": memory.status, "results": memory.results,
-            "result_beats": self.layout.result_beats(kind[0]), "tokens": memory.tokens,
-            "given": given, **{f"stop{k}": value for k, value in enumerate(stop)},
-            **{f"r{register}": value for register, value in first_pass(
-                self.layout, columns, positions, slot=slot).items()},
-            f"r{Register.TOKEN}": tokens[0],
-            f"r{Register.LEFT}": passes, f"r{SILENT}": silent + 1}
-        words = [values.get(name, 0) for name in registers.COMMAND]
-        self._write(memory.command, np.asarray(words, "<u4").tobytes())
-        status = self.card.run(memory.command * config.beat_bytes, STEP_TIMEOUT * passes)
+        records = []
+        for card, layout in enumerate(self.layouts):
+            programs = {key: found[card] for key, found in self._programs[kind].items()}
+            starts = dict(zip(programs, itertools.accumulate(
+                map(len, programs.values()), initial=0), strict=False))
+            if load:
+                self._write(layout.memory.program, b"".join(
+                    program.moved(starts[key]).image() for key, program in programs.items()), card)
+            records.append({
+                "flags": registers.FLAG_LOAD * load,
+                "instructions": sum(map(len, programs.values())), "entry": starts[columns],
+                "results": layout.memory.results, "result_beats": layout.result_beats(kind[0]),
+                **{f"stop{k}": value for k, value in enumerate(stop)},
+                **{f"r{register}": value for register, value in first_pass(
+                    layout, columns, positions, slot=slot).items()},
+                f"r{Register.TOKEN}": tokens[0],
+                f"r{Register.LEFT}": passes, f"r{SILENT}": silent + 1})
+        statuses = self._carry_out(records, given, STEP_TIMEOUT * passes)
         self._loaded = held
-        done = status["steps"] * columns.sequences
-        self.totals.add(status, done)
-        judge(status)
+        done = statuses[0]["steps"] * columns.sequences
+        # The slowest card's: the others waited for it.
+        self.totals.add(max(statuses, key=lambda status: status["cycles"]), done)
+        for status in statuses:
+            judge(status)
         return done
+
+    def _carry_out(self, records: Sequence[dict[str, int]], given: Sequence[int], timeout: float
+                   ) -> list[Status]:
+        """One command on all cards, by card: its record, but for what all commands have."""
+        self._session = (self._session + 1) % 256
+        addresses = []
+        for card, (layout, values) in enumerate(zip(self.layouts, records, strict=True)):
+            memory = layout.memory
+            if len(given):
+                self._write(memory.tokens, np.asarray(given, "<u4").tobytes(), card)
+            numbers = {"card": card, "session": self._session}
+            full = {"magic": registers.COMMAND_MAGIC, "program": memory.program,
+                    "status": memory.status, "tokens": memory.tokens, "given": len(given),
+                    "ring": sum(numbers[name] << low for name, low in registers.RING.items()),
+                    **values}
+            words = [full.get(name, 0) for name in registers.COMMAND]
+            self._write(memory.command, np.asarray(words, "<u4").tobytes(), card)
+            addresses.append(memory.command * layout.config.beat_bytes)
+        return ring.run(self.cards, addresses, timeout)
+
+    def carry_out(self, programs: Sequence[Program], timeout: float = STEP_TIMEOUT) -> None:
+        """Run programs of the caller's, one a card, instead of the model's."""
+        self._loaded = None
+        for card, (layout, program) in enumerate(zip(self.layouts, programs, strict=True)):
+            self._write(layout.memory.program, program.image(), card)
+        records = [{"flags": registers.FLAG_LOAD, "instructions": len(program),
+                    "results": layout.memory.results,
+                    **{f"stop{k}": registers.NO_STOP for k in range(STOPS)}}
+                   for layout, program in zip(self.layouts, programs, strict=True)]
+        self._carry_out(records, (), timeout)
 
     def logits(self, sequence: int = 0) -> npt.NDArray[np.float32]:
         """All logits of the last step, of one sequence; the command must have stored them."""
@@ -259,15 +325,15 @@ class Runtime:
         rows = np.frombuffer(data, "<u4").reshape(end - first, size // 4)
         return [result_of(row, candidates) for row in rows]
 
-    def _write_beats(self, address: int, data: npt.NDArray[np.uint8]) -> None:
+    def _write_beats(self, address: int, data: npt.NDArray[np.uint8], card: int) -> None:
         for channel, beats in enumerate(data):
-            self._write(address, np.ascontiguousarray(beats).data.cast("B"), channel)
+            self._write(address, np.ascontiguousarray(beats).data.cast("B"), card, channel)
 
     def _at(self, beat: int, channel: int) -> int:
         return channel * self.layout.config.channel_bytes + beat * self.layout.config.beat_bytes
 
-    def _write(self, beat: int, data: bytes | memoryview, channel: int = 0) -> None:
-        self.card.write(self._at(beat, channel), data)
+    def _write(self, beat: int, data: bytes | memoryview, card: int = 0, channel: int = 0) -> None:
+        self.cards[card].write(self._at(beat, channel), data)
 
     def _read(self, beat: int, size: int, channel: int = 0) -> bytes:
         return self.card.read(self._at(beat, channel), size)

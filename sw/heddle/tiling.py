@@ -41,20 +41,21 @@ def slices(width: int, coverage: int, most: int, parts: int) -> list[Slice]:
     return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
 
 
-def blocks(rows: int, size: int) -> list[int]:
+def blocks(rows: int, size: int, cards: int = 1) -> list[int]:
     """Where blocks of logits end: nothing hides the time in which the last one is looked through,
-    so each of the last ones is half as long as the one before.
+    so each of the last ones is half as long as the one before, while every card has some of it.
 
-    >>> blocks(99, 32), blocks(20, 20)
-    ([32, 64, 80, 88, 92, 96, 99], [20])
+    >>> blocks(99, 32), blocks(20, 20), blocks(99, 32, 4)
+    ([32, 64, 80, 88, 92, 96, 99], [20], [32, 64, 80, 96, 99])
     """
+    shortest = SHORTEST * cards
     if rows <= size:
         return [rows]
     ends = [0]
-    while rows - ends[-1] > SHORTEST:
+    while rows - ends[-1] > shortest:
         # As long as possible with something of half the length behind it.
         left = rows - ends[-1]
-        while size > SHORTEST and left < size + size // 2:
+        while size > shortest and left < size + size // 2:
             size //= 2
         ends.append(ends[-1] + size)
     return [*ends[1:], *[rows][ends[-1] == rows:]]
@@ -104,6 +105,31 @@ class Matrix:
         return 1 + self.norm + self.bias
 
 
+def chunks_by(ranks: Sequence[int], parts: Sequence[Slice], pattern: Pattern, config: CardConfig
+              ) -> list[Slice]:
+    """Chunks of inputs in the order in which they come: by the ``ranks`` of their slices.
+
+    A chunk is whole beats of the stream; one that needs several slices has the rank of the last.
+    """
+    whole = config.beat_bytes * pattern.ratio
+    width = parts[-1].stop
+    of_beats = [max(rank for rank, part in zip(ranks, parts, strict=True)
+                    if part.start < start + whole and start < part.stop)
+                for start in range(0, width, whole)]
+    starts = [beat for beat, rank in enumerate(of_beats)
+              if beat == 0 or rank != of_beats[beat - 1]]
+    found = [Slice(start * whole, min(stop * whole, width))
+             for start, stop in zip(starts, [*starts[1:], len(of_beats)], strict=True)]
+    return sorted(found, key=lambda part: of_beats[part.start // whole])
+
+
+def chunks(parts: Sequence[Slice], pattern: Pattern, config: CardConfig, most: int = CHUNKS
+           ) -> list[Slice]:
+    """Chunks of a vector that comes from its start to its end, about evenly spread."""
+    ends = chunk_ends(parts, pattern, config, most)
+    return [Slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+
+
 def chunk_ends(parts: Sequence[Slice], pattern: Pattern, config: CardConfig,
                most: int = CHUNKS) -> list[int]:
     """Inputs at which chunks end: ends of slices and of beats, about evenly spread."""
@@ -114,7 +140,7 @@ def chunk_ends(parts: Sequence[Slice], pattern: Pattern, config: CardConfig,
 
 
 def tile(config: CardConfig, *, outputs: int, inputs: int, pattern: Pattern, norm: bool, bias: bool,
-         ends: Sequence[int], cuts: Iterable[int], bank: int, chunked: int) -> Matrix:
+         chunks: Sequence[Slice], cuts: Iterable[int], bank: int, chunked: int) -> Matrix:
     """Cut a matrix into pieces.
 
     The first rows are chunked along the inputs, so that they start before all inputs are there; the
@@ -122,8 +148,8 @@ def tile(config: CardConfig, *, outputs: int, inputs: int, pattern: Pattern, nor
 
     Parameters
     ----------
-    ends : sequence of int
-        Inputs at which chunks end.
+    chunks : sequence of Slice
+        Inputs in the order in which they come; all but the last end with a beat of the stream.
     cuts : iterable of int
         Lane rows at which pieces with results end, so that somebody can go on with these rows.
     bank : int
@@ -133,33 +159,34 @@ def tile(config: CardConfig, *, outputs: int, inputs: int, pattern: Pattern, nor
     """
     rows = math.ceil(outputs / config.channels)
     per_row = math.ceil(inputs / (config.beat_bytes * pattern.ratio))
-    stops = [math.ceil(end / (config.beat_bytes * pattern.ratio)) for end in ends]
+    per_beat = config.beat_bytes * pattern.ratio
+    order = [(part.start // per_beat, math.ceil(part.stop / per_beat)) for part in chunks]
     marks = sorted({cut for cut in cuts if 0 < cut < rows} | {rows})
     split = 0
-    if len(stops) > 1:
+    if len(order) > 1:
         fitting = [mark for mark in marks if mark <= min(bank, chunked)]
         split = fitting[-1] if fitting else min(bank, chunked, rows)
     most = min(config.aux_words // (1 + norm + bias), (1 << 12) - 1)
     pieces, at = [], 0
 
-    def add(row: int, count: int, beat: int, stop: int) -> None:
+    def add(row: int, count: int, beat: int, stop: int, first: bool, last: bool) -> None:
         nonlocal at
-        last = stop == per_row
-        piece = Piece(row=row, rows=count, beat=beat, beats=stop - beat, first=beat == 0, last=last,
+        piece = Piece(row=row, rows=count, beat=beat, beats=stop - beat, first=first, last=last,
                       offset=at)
         pieces.append(piece)
         at += sum(stream_beats(count, 1 + norm + bias if last else 0, piece.beats, pattern,
                                config.beat_bytes))
 
-    starts = [0, *stops]
-    for beat, stop in zip(starts[:-2] if split else (), stops, strict=False):
-        add(0, split, beat, stop)
+    for number, (beat, stop) in enumerate(order[:-1] if split else ()):
+        add(0, split, beat, stop, number == 0, False)
     row = 0
     for mark in sorted({*marks, split} - {0}):
-        beat = starts[-2] if row < split else 0
         while row < mark:
             count = min(mark - row, most)
-            add(row, count, beat, per_row)
+            if row < split:
+                add(row, count, *order[-1], False, True)
+            else:
+                add(row, count, 0, per_row, True, True)
             row += count
     return Matrix(outputs=outputs, inputs=inputs, pattern=pattern, norm=norm, bias=bias,
                   pieces=tuple(pieces), beats=at)

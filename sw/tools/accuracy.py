@@ -181,7 +181,7 @@ def main() -> int:
     try:
         checkpoint = Checkpoint(args.model)
         tokens = Tokenizer(args.model).encode(read_text(args.text))
-        layout, _ = prepare(checkpoint, args.cards, Options(**options))
+        (layout, *_), _ = prepare(checkpoint, args.cards, Options(**options))
         parts = windows(tokens, layout.context, args.limit)
         found = card(args.model, parts, args.jobs, progress, cards=args.cards, **options)
     except (heddle.UserError, CardError) as error:

@@ -11,7 +11,8 @@ from rtl_gen.cli import make
 PAGES = {"engine": "engine", "epilogue": "epilogue", "channel": "channel", "reader": "reader",
          "vector": "vector", "sampler": "sampler", "softmax": "softmax", "quantise": "quantise",
          "layernorm": "layernorm", "exp": "gelu", "gelu": "gelu", "gelu_erf": "gelu",
-         "memory": "memory", "control": "control", "card": "card", "link": "link"}
+         "memory": "memory", "control": "control", "card": "card", "link": "link",
+         "exchange": "exchange"}
 BEGIN, END = "<!-- pins of {}: written by sw/tools/write_docs.py -->\n", "<!-- end of pins -->\n"
 
 

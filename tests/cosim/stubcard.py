@@ -13,13 +13,15 @@ from rtl_gen import emit
 from rtl_gen.card.shared import SharedPort
 from rtl_gen.card.shell import CONTROL, Shell, channel_prefix
 from rtl_gen.common import Queue, axi, layouts
-from rtl_gen.control import QUEUES, Control, Reporter
+from rtl_gen.control import Control, Reporter
 from rtl_gen.control.packer import Packer
 from rtl_gen.control.port import SystemPort
 from rtl_gen.spec import isa
 from rtl_gen.spec.config import CardConfig
 
 COMMIT = 0xC0FFEE11
+#: Who reports on a card alone.
+REPORTERS = tuple(Reporter)[:Reporter.SEND]
 #: Byte offset of the logs in their channels, and words of an event.
 LOG, EVENT_WORDS = 1 << 20, 16
 #: Channels of the loggers.
@@ -73,7 +75,7 @@ class StubUnit(wiring.Component):
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)), "time": In(32),
             "log": Out(stream.Signature(data.ArrayLayout(32, EVENT_WORDS))),
-            "done": Out(data.ArrayLayout(layouts.DONE, len(Reporter))), "writing": Out(1),
+            "done": Out(data.ArrayLayout(layouts.DONE, len(REPORTERS))), "writing": Out(1),
             "sampled": Out(data.StructLayout({"valid": 1, "token": 20})),
             "record": Out(stream.Signature(data.StructLayout({"word": 32, "last": 1}))),
             "sticky": Out(1)})
@@ -87,7 +89,7 @@ class StubUnit(wiring.Component):
             layouts.view(name, job.word) for name in ("NOP", "MATMUL", "SCALAR", "SAMPLE"))
         is_kind = lambda name: head.opcode == isa.FORMATS[name][0]  # noqa: E731
         left, tail, index = Signal(8), Signal(8), Signal(4)
-        writes, reporter = Signal(), Signal(len(Reporter))
+        writes, reporter = Signal(), Signal(len(REPORTERS))
         m.d.comb += [
             writes.eq(is_kind("STORE") | (is_kind("MATMUL") & matmul.merge.any())),
             reporter.eq(1 << Reporter.VECTOR)]
@@ -139,7 +141,7 @@ class StubUnit(wiring.Component):
                     with m.If(writes):
                         m.d.sync += tail.eq(noise[10:17])
             with m.State("DONE"):
-                for number in Reporter:
+                for number in REPORTERS:
                     m.d.comb += [self.done[number].valid.eq(reporter[number]),
                                  self.done[number].signal.eq(head.signal)]
                 m.next = "REPORT"
@@ -195,7 +197,7 @@ class StubCard(Shell):
             loggers[channel] = logger.i
 
         writing, sticky = [], []
-        for k in range(len(QUEUES)):
+        for k in range(len(control.jobs)):
             m.submodules[f"unit_{k}"] = unit = StubUnit(0x1234567 * (k + 1))
             connect(m, control.jobs[k], unit.job)
             connect(m, unit.log, loggers[UNITS[k]])

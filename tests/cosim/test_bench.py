@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from cardsim.rtl import RtlCard, Timing, build, events
+from cardsim.rtl.command import Command
 from cardsim.rtl.events import Activity
 from heddle.card import CardError
 from rtl_gen.spec.config import TINY
+from rtl_gen.spec.registers import STATUS
 from tests.cosim import copycard
 
 CHANNEL = TINY.channel_bytes
@@ -40,8 +42,8 @@ def opened():
 
 
 def copy(card, beats, limit=10**6, waves=""):
-    """Let the stand-in copy; (how it ended, cycles, status, violation, waveform)."""
-    return card._call("run", beats, 60.0, limit, waves)
+    """Let the stand-in copy; its outcome."""
+    return card._simulation.run(card.index, Command(beats, 60.0, limit), waves)
 
 
 @pytest.mark.parametrize("stall", [0, 300, 800])
@@ -50,18 +52,19 @@ def test_every_beat_arrives_whatever_the_stalls(opened, stall):
     images = [os.urandom(256 * BEAT) for _ in range(TINY.channels)]
     for channel, image in enumerate(images):
         card.write(channel * CHANNEL, image)
-    end, cycles, _, violation, _ = copy(card, 256)
-    assert (end, violation) == ("done", "")
-    assert cycles > 256
+    done = copy(card, 256)
+    assert (done.end, done.violation) == ("done", "")
+    assert done.cycles > 256
     for channel, image in enumerate(images):
         assert card.read(channel * CHANNEL + 0x10000, len(image)) == image
 
 
 def test_every_cycle_is_in_the_log_once(opened):
     card = opened(timing=Timing(stall_permille=300), events=True)
-    _, cycles, _, _, _ = copy(card, 64)
+    cycles = copy(card, 64).cycles
     log = card.events()
-    assert cycles <= len(log) < cycles + 100                # the registers are written, too
+    # Registers are written and read, too.
+    assert cycles <= len(log) < cycles + 3 * len(STATUS)
     assert (np.diff(log["pc"].astype(int) * 8 + log["issue"] * 2 + log["control"] * 4
                     + log["running"]) % (1 << 19) == 1).all()       # the stand-in counts cycles
     for bit in (Activity.READ, Activity.WRITE):
@@ -88,7 +91,7 @@ def test_a_full_log_is_an_error(opened, monkeypatch):
 
 def test_the_model_delays_what_it_is_told_to_delay(opened):
     def cycles(**timing):
-        return copy(opened(timing=Timing(refresh_ns=0, **timing)), 64)[1]
+        return copy(opened(timing=Timing(refresh_ns=0, **timing)), 64).cycles
     base = cycles(latency_ns=100)
     # 16 bursts of four beats, one at a time: each waits for its read latency and its response.
     assert cycles(latency_ns=300) - base == 16 * 20
@@ -106,10 +109,10 @@ def test_writes_run_over_channel_ends_and_reads_stay_in_memory(opened):
 
 def test_a_command_that_does_not_end_is_given_up_with_a_waveform(opened, tmp_path):
     wave = tmp_path / "end.vcd"
-    end, cycles, _, _, recorded = copy(opened(trace=True), 64, limit=100, waves=str(wave))
-    assert end == "limit"
-    assert 100 <= cycles < 150
-    assert recorded == str(wave)
+    found = copy(opened(trace=True), 64, limit=100, waves=str(wave))
+    assert found.end == "limit"
+    assert 100 <= found.cycles < 150
+    assert found.waves == str(wave)
     text = wave.read_text()
     assert "$enddefinitions" in text
     assert "m_axi_hbm00_rdata" in text
@@ -121,9 +124,9 @@ def test_a_burst_over_4_kib_is_a_violation(opened, monkeypatch):
         .replace("assign m_axi_hbm00_araddr = base_00 + at_00",
                  "assign m_axi_hbm00_araddr = base_00 + at_00 + 16")
         for name, text in copycard.modules(config, events).items()})
-    end, _, _, violation, _ = copy(opened(), 64)
-    assert end == "violation"
-    assert "read burst at 0x10 of 256 beats crosses 4 KiB" in violation
+    found = copy(opened(), 64)
+    assert found.end == "violation"
+    assert "read burst at 0x10 of 256 beats crosses 4 KiB" in found.violation
 
 
 TICK = "reg asked_00, addressed_00; reg tick = 0; always @(posedge ap_clk) tick <= !tick;"
@@ -147,14 +150,14 @@ def test_a_breach_of_the_protocol_is_a_violation(
     assert text.count(right) == 1
     broken = text.replace("reg asked_00, addressed_00;", TICK).replace(right, wrong)
     monkeypatch.setattr(build.emit, "card", lambda config, events: {"copycard": broken})
-    end, _, _, violation, _ = copy(opened(timing=Timing(stall_permille=800)), 64)
-    assert end == "violation"
-    assert message in violation
+    found = copy(opened(timing=Timing(stall_permille=800)), 64)
+    assert found.end == "violation"
+    assert message in found.violation
 
 
 def test_a_killed_child_is_an_error_and_not_a_hang(opened):
     card = opened()
-    os.kill(card._process.pid, signal.SIGKILL)
+    os.kill(card._simulation.pid, signal.SIGKILL)
     with pytest.raises(CardError, match=r"process ended with status -9|has ended"):
         card.read(0, 4)
 
@@ -163,12 +166,13 @@ def test_a_killed_host_leaves_no_child(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from cardsim.rtl import RtlCard, build
+        from cardsim.rtl.command import Command
         from rtl_gen.spec.config import TINY
         from tests.cosim import copycard
         build.emit.card = copycard.modules
         card = RtlCard(TINY)
-        print(card._process.pid, flush=True)
-        card._call("run", 1 << 40 & 0xFFFFFFFC, 600.0, 10**12, "/dev/null")
+        print(card._simulation.pid, flush=True)
+        card._simulation.run(0, Command(0xFFFFFFFC, 600.0, 10**12), "/dev/null")
         """)
     host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
                             cwd=pathlib.Path(__file__).parents[2])

@@ -14,7 +14,7 @@ from cardsim.benches.control_program import ENDS, HALT, block, program
 from cardsim.rtl import Timing, build
 from cardsim.rtl.model import Model
 from rtl_gen.common import layouts
-from rtl_gen.control import QUEUES
+from rtl_gen.control import queues
 from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import TINY
 from rtl_gen.spec.registers import COMMAND, FLAG_LOAD, NO_STOP, STATUS, Error
@@ -27,6 +27,8 @@ BEAT = CONFIG.beat_bytes
 #: Beats in channel 0.
 RECORD, PROGRAM, TOKENS, STATUS_AT, RESULTS = 0x10, 0x100, 0x3000, 0x3800, 0x4000
 LIMIT = 400_000
+#: Beats of a status record.
+STATUS_BEATS = -(-4 * len(STATUS) // BEAT)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ class Log:
     @classmethod
     def of(cls, card):
         jobs, events, written = {}, [], {}
-        for queue, channel in zip(QUEUES, stubcard.UNITS, strict=True):
+        for queue, channel in zip(queues(CONFIG), stubcard.UNITS, strict=True):
             jobs[queue] = []
             for kind, time, bits in card.log(channel):
                 job = layouts.JOB.from_bits(bits & (1 << layouts.JOB.size) - 1)
@@ -144,7 +146,7 @@ class Log:
 
 def check_log(log, expected):
     """Queues got what the model says, nothing started too early, fences held."""
-    for queue in QUEUES:
+    for queue in queues(CONFIG):
         assert len(log.jobs[queue]) == len(expected.jobs[queue])
         for job, wanted in zip(log.jobs[queue], expected.jobs[queue], strict=True):
             fields = control_model.defined(wanted)
@@ -284,7 +286,8 @@ BAD = {
     "magic": {"magic": 1}, "flags": {"flags": 3}, "empty": {"instructions": 0},
     "long": {"instructions": CONFIG.program_words + 1},
     "program": {"program": CONFIG.channel_beats - 3},
-    "status": {"status": CONFIG.channel_beats - 9}, "given": {"given": CONFIG.context + 1},
+    "status": {"status": CONFIG.channel_beats - STATUS_BEATS + 1},
+    "given": {"given": CONFIG.context + 1},
     "tokens": {"tokens": CONFIG.channel_beats - 1, "given": 5},
     "far": {"status": 0xFFFFFFFF}}
 
@@ -310,7 +313,7 @@ def test_limits_of_a_command_are_allowed(library):
     card = Card(library)
     last = CONFIG.channel_beats
     words = [isa.encode("SCALAR")] * 3 + [HALT]
-    record = card.load(words, status=last - 10, program=last - 8, tokens=last - 2)
+    record = card.load(words, status=last - STATUS_BEATS, program=last - 8, tokens=last - 2)
     card.words(last - 8, [word >> 32 * k & 0xFFFFFFFF for word in words for k in range(8)])
     status = card.run()
     check = control_model.run(CONFIG, words, record, sample=None)

@@ -19,6 +19,7 @@ SETTINGS = {"engine": {"channels": "2", "vector_lanes": "2", "plane_windows": "3
             "layernorm": {"lanes": "4", "words": "16"}, "sampler": {"top_k": "8"},
             "link": {"beat_bytes": "16", "depth": "32", "frame_beats": "4", "timeout": "120",
                      "keepalive": "40", "silence": "600"},
+            "exchange": {"channels": "8", "vector_lanes": "8", "scratch_words": "256"},
             "reader": {"beat_bytes": "16", "burst": "16", "outstanding": "4"}}
 
 

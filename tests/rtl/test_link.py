@@ -41,7 +41,7 @@ class Pair(wiring.Component):
 def identity(end, **fields):
     """Who an end is, in a ring of two."""
     return {"session": 7, "contract": 0x12345678, "configuration": 0x9ABCDEF0, "card": end,
-            "cards": 2, "neighbour": 1 - end, **fields}
+            "cards": 2, "neighbour": 1 - end, "side": 1 - end, **fields}
 
 
 class Way:

@@ -59,7 +59,7 @@ class Bench:
             "instructions": len(program), "entry": 0, "status": STATUS_BEAT,
             "results": RESULTS_BEAT, "result_beats": RESULT_BEATS, "tokens": TOKENS_BEAT,
             "given": len(given), **{f"stop{k}": NO_STOP for k in range(4)}, "watchdog": 0,
-            "reserved": 0, **{f"r{k}": 0 for k in isa.Register}, "r2": 1}
+            "ring": 0, **{f"r{k}": 0 for k in isa.Register}, "r2": 1}
         record |= {f"stop{k}": token for k, token in enumerate(stops)}
         record |= {f"r{int(k)}": value for k, value in dict(registers).items()}
         record |= command

@@ -67,7 +67,7 @@ def test_status_in_words():
     assert Status.from_bytes(b"".join(
         w.to_bytes(4, "little") for w in status.words)) == status
     assert "is no instruction" in cards.show(0xEE)
-    with pytest.raises(ValueError, match="must have 40 words, not 1"):
+    with pytest.raises(ValueError, match="must have 52 words, not 1"):
         Status((1,))
 
 

@@ -56,8 +56,8 @@ def test_the_same_twice():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--cards", "sim:tiny"], "cards must be given without a backend, as in u280, not 'sim:tiny'"),
-    (["--cards", "u280*4"], "cards must be one, as in u280, not 4: cards in a ring are not built "
-                            "yet"),
+    (["--cards", "tiny*3"], "cards must be 1, 2, 4 or 8, not 3"),
+    (["--cards", "tiny*4", "--shape", "2:128:997"], "must have no more cards"),
     (["--cards", "huge"], "huge"),
     (["--cards", "tiny", "--shape", "gpt9"], "gpt9"),
     (["--cards", "tiny", "--clock", "-3"], "clock"),

@@ -53,8 +53,8 @@ def test_every_instruction_fits_a_word_and_says_what_it_does(name):
     (lambda: isa.encode("ADDI", imm=1 << 31), ValueError, r"imm must be in -2147483648\.\."),
     (lambda: isa.encode("HALT", rd=1), TypeError, "HALT has no field rd"),
     (lambda: isa.decode(0), ValueError, "opcode 0x00 is no instruction"),
-    (lambda: isa.decode(0x02 | 1 << 40), ValueError,
-     "bits from 40 up must be zero in HALT, not 0x1"),
+    (lambda: isa.decode(0x02 | 1 << 56), ValueError,
+     "bits from 56 up must be zero in HALT, not 0x1"),
 ])
 def test_what_is_no_instruction_is_refused(call, kind, message):
     with pytest.raises(kind, match=message):

@@ -63,7 +63,8 @@ def test_sequences_of_a_batch_have_lengths_of_their_own(tmp_path):
      "context and new tokens must fit the context of 1024, not need 1025"),
     (["--seed", "-1"], "seed must be at least 0, not -1"),
     (["--clock", "225"], "clock_mhz must be left out on sim, which counts no cycles"),
-    (["--cards", "sim:tiny*2"], "a bench must run on one card, not 2"),
+    (["--cards", "sim:tiny*4"], "a ring must have no more cards than the model has heads: this one "
+                                "has 1 head, not 4"),
     (["--cards", "tin:tiny"], "the kind of card must be one of"),
     (["--cards", "rtl:tiny", "--clock", "-5"], "clock_mhz must be above zero, not -5"),
     (["--cards", "rtl:tiny", "--latency", "-5"], "latency_ns must be at least zero, not -5"),

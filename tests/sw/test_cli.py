@@ -58,7 +58,8 @@ def test_wrong_command_lines_are_one_line(capsys, folder, tmp_path):
             ("run", folder, "--prompt", "a", "--cards", "sim:huge"):
                 "configuration must be one of tiny, small, u280, not 'huge'",
             ("run", folder, "--prompt", "a", "--cards", "sim:tiny*2"):
-                "a model must run on one card, not 2",
+                "a ring must have no more cards than the model has heads: this one has 1 "
+                "head, not 2",
             ("run", folder, "--prompt", "a", "--pattern", "9:4"):
                 "N of an N:M pattern must be in 0..4, not 9",
             ("run", folder, "--prompt", "a", "--context", "9"):

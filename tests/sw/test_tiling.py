@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle import tiling
-from heddle.tiling import chunk_ends, coverage, slices, tile
+from heddle.tiling import Slice, chunk_ends, chunks, chunks_by, coverage, slices, tile
 from rtl_gen.spec.config import SLICE_BLOCKS, SMALL, TINY, U280
 from rtl_gen.spec.formats import PATTERNS, stream_beats
 
@@ -47,12 +47,23 @@ TIGHT = dataclasses.replace(TINY, aux_beats=16)
 def test_pieces_cover_a_matrix_once(outputs, blocks, config, pattern, bank, chunked, data):
     inputs = 64 * blocks
     parts = slices(inputs, coverage(pattern, config), SLICE_BLOCKS * config.beat_bytes, 8)
-    ends = chunk_ends(parts, pattern, config)
-    assert ends == sorted(set(ends))
-    assert len(ends) <= tiling.CHUNKS
+    ranks = data.draw(st.none() | st.lists(st.integers(0, 3), min_size=len(parts),
+                                           max_size=len(parts)))
+    if ranks is None:
+        ends = chunk_ends(parts, pattern, config)
+        assert ends == sorted(set(ends))
+        assert len(ends) <= tiling.CHUNKS
+        order = chunks(parts, pattern, config)
+        assert [part.stop for part in order] == ends
+    else:
+        order = chunks_by(ranks, parts, pattern, config)
+        of_chunks = [max(rank for rank, part in zip(ranks, parts, strict=True)
+                         if part.start < chunk.stop and chunk.start < part.stop)
+                     for chunk in order]
+        assert of_chunks == sorted(of_chunks)
     cuts = data.draw(st.lists(st.integers(0, 300), max_size=5))
     matrix = tile(config, outputs=outputs, inputs=inputs, pattern=pattern, norm=True, bias=True,
-                  ends=ends, cuts=cuts, bank=bank, chunked=chunked)
+                  chunks=order, cuts=cuts, bank=bank, chunked=chunked)
     rows = -(-outputs // config.channels)
     beats = -(-inputs // (config.beat_bytes * pattern.ratio))
     seen, at = np.zeros((rows, beats), int), 0
@@ -61,9 +72,10 @@ def test_pieces_cover_a_matrix_once(outputs, blocks, config, pattern, bank, chun
         assert block.shape == (piece.rows, piece.beats)
         block += 1
         assert piece.offset == at
-        assert (piece.first, piece.last) == (piece.beat == 0, piece.beat + piece.beats == beats)
-        # Everything before a chunk has been added up.
-        assert (seen[piece.row:piece.row + piece.rows, :piece.beat] == 1).all()
+        # Starts when nothing has been added up, ends when everything has.
+        rows_seen = seen[piece.row:piece.row + piece.rows]
+        assert piece.first == (rows_seen.sum() == block.size)
+        assert piece.last == rows_seen.all()
         constants = 0
         if piece.banked:
             assert piece.row + piece.rows <= bank
@@ -85,5 +97,5 @@ def test_chunks_of_a_wide_vector_are_even():
 @pytest.mark.parametrize("config", CONFIGS)
 def test_no_chunks_without_a_bank_to_keep_them(config):
     matrix = tile(config, outputs=100, inputs=64, pattern=PATTERNS[0], norm=False, bias=True,
-                  ends=[64], cuts=[], bank=240, chunked=100)
+                  chunks=[Slice(0, 64)], cuts=[], bank=240, chunked=100)
     assert [piece.banked for piece in matrix.pieces] == [False]

@@ -5,8 +5,9 @@ from amaranth import Cat, DomainRenamer, Module, Signal
 from amaranth.lib.wiring import connect, flipped
 
 from ..common import layouts, tree_sum
-from ..control import QUEUES, Control, Reporter
+from ..control import Control, Reporter, queues
 from ..emit import Leaf
+from ..link import Exchange, Link
 from ..matmul import Engine
 from ..matmul.epilogue import Epilogue
 from ..matmul.probpath import ProbPath
@@ -15,11 +16,17 @@ from ..memory.turns import EPILOGUE, MEMORY
 from ..sample import Sampler
 from ..spec.config import CardConfig
 from ..spec.isa import Queue
+from ..spec.link import State
 from ..vector import Scales, Scratchpad, Vector, scratchpad
 from . import events
 from .join import Fork, Join
 from .shared import SharedPort
-from .shell import CONTROL, Shell, channel_prefix
+from .shell import CONTROL, SIDES, Shell, channel_prefix
+
+#: Links of a card.  A frame is under way 108 cycles at 200 MHz (540 ns): acknowledgements come some
+#: 250 cycles after the beat, so 256 beats would do; as block memory 512 cost the same.  A cut is
+#: noticed after 4096 cycles (20 us), when 16 keepalives in a row have not come.
+LINK = {"depth": 512, "frame_beats": 8, "timeout": 512, "keepalive": 256, "silence": 4096}
 
 
 class Card(Shell):
@@ -57,7 +64,7 @@ class Card(Shell):
         m.submodules.scales = scales = Scales(config)
 
         for queue, unit in ((Queue.MEMORY, memory), (Queue.MATMUL, engine), (Queue.VECTOR, vector)):
-            connect(m, control.jobs[QUEUES.index(queue)], unit.job)
+            connect(m, control.jobs[queues(config).index(queue)], unit.job)
         for reporter, unit in ((Reporter.MEMORY, memory), (Reporter.BANK, engine),
                                (Reporter.EPILOGUE, epilogue), (Reporter.SOFTMAX, probabilities),
                                (Reporter.VECTOR, vector)):
@@ -109,7 +116,36 @@ class Card(Shell):
         if self.has_events:
             m.d.comb += events.show(self.events, control, engine, epilogue)
         self._channels(m, control, memory, engine, epilogue)
+        if config.cards > 1:
+            self._ring(m, control, storage)
         return m
+
+    def _ring(self, m, control, storage):
+        """The links to both neighbours, which outlive a reset of the units, and the messages."""
+        order = queues(self.config)
+        m.submodules.exchange = exchange = Exchange(self.config)
+        connect(m, control.jobs[order.index(Queue.SEND)], exchange.send)
+        connect(m, control.jobs[order.index(Queue.RECEIVE)], exchange.receive)
+        connect(m, exchange.read, storage.read[scratchpad.SEND])
+        connect(m, exchange.write, storage.write[scratchpad.FROM_RECEIVE])
+        m.d.comb += [
+            control.done[Reporter.SEND].eq(exchange.done[0]),
+            control.done[Reporter.RECEIVE].eq(exchange.done[1]),
+            *(control.messages[name].eq(getattr(exchange, name))
+              for name in ("wrong", "side", "waits", "moves"))]
+        for k, side in enumerate(SIDES):
+            link, port = Link(beat_bytes=self.config.beat_bytes, **LINK), control.links[k]
+            m.submodules[f"link_{side}"] = DomainRenamer("shell")(link)
+            self.join_link(m, side, link.tx, link.rx)
+            connect(m, exchange.o[k], link.i)
+            m.d.comb += [
+                # What came in the session before is forgotten when the next one begins.
+                exchange.i[k].payload.eq(link.o.payload),
+                exchange.i[k].valid.eq(link.o.valid & (link.state != State.OFF)),
+                link.o.ready.eq(exchange.i[k].ready),
+                *(getattr(link, name).eq(getattr(port, name)) for name in ("start", "me", "stop")),
+                *(getattr(port, name).eq(getattr(link, name)) for name in (
+                    "state", "failure", "about", "idle", "counters"))]
 
     def _channels(self, m, control, memory, engine, epilogue):
         """The channels: their pins, streams, constants, writes and what they report."""

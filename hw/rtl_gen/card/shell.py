@@ -11,6 +11,8 @@ from ..spec.config import CardConfig
 from ..spec.events import BITS
 
 CONTROL = "s_axi_control"
+#: Sides of a ring, as the names of the pins have them.
+SIDES = ("previous", "next")
 
 
 def channel_prefix(channel: int) -> str:
@@ -26,6 +28,12 @@ def pins(config: CardConfig) -> dict[str, wiring.Member]:
     for channel in range(config.channels):
         for name, member in axi.full(config.beat_bytes).members.items():
             members[f"{channel_prefix(channel)}_{name}"] = member
+    if config.cards > 1:
+        for side in SIDES:
+            for prefix, there, back in (("m_axis", Out, In), ("s_axis", In, Out)):
+                members |= {f"{prefix}_{side}_tdata": there(8 * config.beat_bytes),
+                            f"{prefix}_{side}_tvalid": there(1),
+                            f"{prefix}_{side}_tready": back(1), f"{prefix}_{side}_tlast": there(1)}
     return members
 
 
@@ -56,6 +64,16 @@ class Shell(wiring.Component):
         pin, shell, units = Signal(init=1), Signal(init=1), Signal(init=1)
         m.d.pin += [pin.eq(~self.ap_rst_n), shell.eq(pin), units.eq(pin | reset_units)]
         m.d.comb += [ResetSignal("shell").eq(shell), ResetSignal("sync").eq(units)]
+
+    def join_link(self, m: Module, side: str, tx, rx) -> None:
+        """Connect frames to and from a neighbour: ``m_axis_<side>``, ``s_axis_<side>``."""
+        there, back = ({part: getattr(self, f"{prefix}_{side}_{part}") for part in (
+            "tdata", "tvalid", "tready", "tlast")} for prefix in ("m_axis", "s_axis"))
+        m.d.comb += [
+            there["tdata"].eq(tx.p.data), there["tlast"].eq(tx.p.last),
+            there["tvalid"].eq(tx.valid), tx.ready.eq(there["tready"]),
+            rx.p.data.eq(back["tdata"]), rx.p.last.eq(back["tlast"]),
+            rx.valid.eq(back["tvalid"]), back["tready"].eq(rx.ready)]
 
     def join(self, m: Module, prefix: str, port) -> None:
         """Connect the pins ``prefix`` to ``port``, which faces the same way as the pins."""

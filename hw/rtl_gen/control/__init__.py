@@ -2,6 +2,6 @@
 """Control: registers, commands, dispatch, queues, dependency counters, errors."""
 
 from .control import Control
-from .dispatch import QUEUES, Owner, Reporter
+from .dispatch import Owner, Reporter, queues, reporters
 
-__all__ = ["QUEUES", "Control", "Owner", "Reporter"]
+__all__ = ["Control", "Owner", "Reporter", "queues", "reporters"]

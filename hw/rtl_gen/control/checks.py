@@ -7,7 +7,7 @@ not derived: the tests hold them against the spec word by word.
 
 import dataclasses
 
-from amaranth import Cat, Mux, Value
+from amaranth import Cat, Const, Mux, Value
 
 from ..spec.config import SLICE_BLOCKS, CardConfig
 from ..spec.isa import SUMS, ScalarFn, VectorFn
@@ -27,7 +27,7 @@ class Resolved:
     #: 32-bit words of a row's constants, and of all rows.
     aux: Value
     aux_words: Value
-    #: ``dst_stride``, of SAMPLE ``stride``, times (columns - 1).
+    #: ``dst_stride``, of SAMPLE, SEND and RECEIVE ``stride``, times (columns - 1).
     dst_offset: Value
     #: LOAD: rows · words; STORE: words of the scales up to the end of the row.
     words: Value
@@ -117,8 +117,24 @@ def store(c: CardConfig, v, r: Resolved) -> list[Value]:
             Mux(v.source, v.src + r.words > c.kv_scales, v.src + v.words > c.scratch_words)]
 
 
+def _message(c: CardConfig, v, r: Resolved, first: Value) -> list[Value]:
+    if c.cards == 1:
+        return [Const(1, 1)]
+    return [v.words == 0, v.columns == 0, v.columns > c.tokens,
+            first + r.dst_offset + v.words > c.scratch_words]
+
+
+def send(c: CardConfig, v, r: Resolved) -> list[Value]:
+    return [*_message(c, v, r, v.src), ~v.previous & ~v.next]
+
+
+def receive(c: CardConfig, v, r: Resolved) -> list[Value]:
+    return _message(c, v, r, v.dst)
+
+
 RULES = {"MATMUL": matmul, "VECTOR": vector, "SCALAR": scalar, "QUANT": quant, "NORM": norm,
-         "CACHE": cache, "SAMPLE": sample, "LOAD": load, "STORE": store}
+         "CACHE": cache, "SAMPLE": sample, "LOAD": load, "STORE": store, "SEND": send,
+         "RECEIVE": receive}
 
 
 def broken(config: CardConfig, name: str, view, resolved: Resolved) -> Value:

@@ -36,7 +36,7 @@ class Command(wiring.Component):
         Writes to the memories and registers of ``Dispatch``.
     instructions : ``Out(17)``
         Length of the program loaded last.
-    entry, status, results, result_beats, given, watchdog : ``Out(32)``, stops
+    entry, status, results, result_beats, given, watchdog, ring : ``Out(32)``, stops
         From the record.
     """
 
@@ -53,7 +53,7 @@ class Command(wiring.Component):
             "token": Out(write(config.context, 32)), "preset": Out(write(len(isa.Register), 32)),
             "instructions": Out(17),
             **{name: Out(32) for name in (
-                "entry", "status", "results", "result_beats", "given", "watchdog")},
+                "entry", "status", "results", "result_beats", "given", "watchdog", "ring")},
             "stops": Out(data.ArrayLayout(unsigned(32), 4))})
 
     def elaborate(self, platform):
@@ -118,7 +118,9 @@ class Command(wiring.Component):
                         with m.Case(COMMAND.index("magic")):
                             m.d.sync += sane.eq(word == COMMAND_MAGIC)
                         # Everything that is checked lies before.
-                        with m.Case(COMMAND.index("reserved")):
+                        with m.Case(COMMAND.index("ring")):
+                            if config.cards > 1:
+                                m.d.sync += self.ring.eq(word)
                             m.d.sync += sane.eq(
                                 sane & fits(self.status, 1, len(STATUS))
                                 & (given <= config.context)

@@ -11,14 +11,19 @@ from ..spec.config import CardConfig
 from ..spec.isa import Register
 from ..spec.registers import STATUS, STATUS_MAGIC, Error, Sticky
 from .command import Command
-from .dispatch import QUEUES, Dispatch, Reporter
+from .dispatch import Dispatch, queues, reporters
 from .packer import WORD, Packer
 from .performance import NAMES, Performance, events
 from .port import SystemPort
 from .queues import DEPTH, Queues
 from .registers import ADDRESS_BITS, Registers
+from .ring import Ring
+from .ring import port as link_port
 from .supervisor import Supervisor
 
+#: What the messages of a card in a ring do: one had not the length that its RECEIVE says, and from
+#: which side it came; the next beat of one has not come; a beat moves.
+MESSAGES = data.StructLayout({"wrong": 1, "side": 1, "waits": 1, "moves": 1})
 #: Cycles without a write under way after which all are taken to be in memory: longer than a beat
 #: takes from a unit to its channel.
 SETTLE = 8
@@ -44,9 +49,9 @@ class Control(wiring.Component):
         Reads of channel 0 are control's.
     base : ``Out(ArrayLayout(64, channels))``
         Byte address of each channel.
-    jobs : array of 3 ``Out(stream.Signature(layouts.JOB))``
-        To the units, in the order of ``QUEUES``.
-    done : ``In(ArrayLayout(layouts.DONE, len(Reporter)))``
+    jobs : array of ``Out(stream.Signature(layouts.JOB))``
+        To the units, in the order of ``queues(config)``.
+    done : ``In(ArrayLayout(layouts.DONE, len(reporters(config))))``
         Their reports.
     stream : ``Out(stream.Signature(layouts.stream_job))``
         What all channels are to read, in program order.
@@ -67,26 +72,33 @@ class Control(wiring.Component):
     events : ``In(events(config))``
     nonfinite, out_of_range : ``In(1)``
         Sticky bits to set.
+    links : array of 2 :func:`ring.port`
+        Of a card in a ring: the links to its neighbours, but for their streams.
+    messages : ``In(MESSAGES)``
+        Of a card in a ring: what its messages do.
     """
 
     def __init__(self, config: CardConfig, *, commit: int):
         self.config, self.commit = config, commit
         #: The parts that benches and the pin `events` look into.
-        self.dispatch, self.queues = Dispatch(config), Queues()
-        self.supervisor = Supervisor(len(Reporter))
+        self.dispatch, self.queues = Dispatch(config), Queues(config)
+        reports = len(reporters(config))
+        self.supervisor = Supervisor(reports, ring=config.cards > 1)
+        ring = {"links": Out(link_port()).array(2), "messages": In(MESSAGES)}
         super().__init__({
             "bus": In(axi.lite(ADDRESS_BITS)), "interrupt": Out(1),
             "axi": Out(axi.full(config.beat_bytes)), "system_reads": Out(1),
             "base": Out(data.ArrayLayout(unsigned(64), config.channels)),
-            "jobs": Out(stream.Signature(layouts.JOB)).array(len(QUEUES)),
-            "done": In(data.ArrayLayout(layouts.DONE, len(Reporter))),
+            "jobs": Out(stream.Signature(layouts.JOB)).array(len(queues(config))),
+            "done": In(data.ArrayLayout(layouts.DONE, reports)),
             "stream": Out(stream.Signature(layouts.stream_job(config))),
             "owner": Out(stream.Signature(1)),
             "sampled": In(data.StructLayout({"valid": 1, "token": 20})),
             "record": In(stream.Signature(WORD)),
             "reading": In(1), "writing": In(1), "read_error": In(1), "write_error": In(1),
             "flush": Out(1), "abort": Out(1), "reset_units": Out(1),
-            "events": In(events(config)), "nonfinite": In(1), "out_of_range": In(1)})
+            "events": In(events(config)), "nonfinite": In(1), "out_of_range": In(1),
+            **(ring if config.cards > 1 else {})})
 
     def elaborate(self, platform):
         m = Module()
@@ -136,7 +148,7 @@ class Control(wiring.Component):
             m.d.sync += sampled.eq(0)
 
         # Dispatch and queues.
-        for k in range(len(QUEUES)):
+        for k in range(len(self.jobs)):
             connect(m, dispatch.jobs[k], queues.i[k])
             connect(m, queues.o[k], flipped(self.jobs[k]))
         connect(m, dispatch.stream, streams.i)
@@ -166,11 +178,12 @@ class Control(wiring.Component):
             port.write.p.address.eq(registers.base[0] + packer.o.p.address * config.beat_bytes)]
 
         # What is still to happen.
-        outstanding = Signal()
+        outstanding, under_way = Signal(), Signal()
         settled, settled_drain = Signal(range(SETTLE + 1)), Signal(range(SETTLE + 1))
         m.d.comb += outstanding.eq(self.writing | packer.busy | port.writing)
+        unfinished = outstanding | queues.busy.any() | under_way
         for count, again_when in ((settled, outstanding | queues.writes),
-                                  (settled_drain, outstanding | queues.busy.any())):
+                                  (settled_drain, unfinished)):
             with m.If(again_when | dispatch.issued.any()):
                 m.d.sync += count.eq(0)
             with m.Elif(count != SETTLE):
@@ -207,9 +220,10 @@ class Control(wiring.Component):
         reports = Signal(4)
         m.d.comb += reports.eq(tree_sum(
             [dispatch.done.valid, *(done.valid for done in self.done)]))
+        moves = Signal()
         m.d.sync += supervisor.progress.eq(
-            dispatch.issued.any() | queues.started | reports.any() | self.events.read_beats.any()
-            | self.events.write_beats.any() | self.events.entries.any()
+            moves | dispatch.issued.any() | queues.started | reports.any()
+            | self.events.read_beats.any() | self.events.write_beats.any() | self.events.entries.any()
             | (port.words.valid & port.words.ready) | (packer.i.valid & packer.i.ready))
 
         m.d.comb += [
@@ -218,10 +232,23 @@ class Control(wiring.Component):
             performance.held.eq(queues.held[1]), performance.empty.eq(queues.empty[1]),
             performance.retract.eq(dispatch.fault.valid
                                    & (dispatch.fault.code == Error.COUNTER_OVERFLOW))]
-        self._status(m, registers, dispatch, supervisor, performance, sticky)
+        words = {}
+        if config.cards > 1:
+            m.submodules.ring = ring = Ring(config)
+            for inner, outer in zip(ring.links, self.links, strict=True):
+                connect(m, inner, flipped(outer))
+            m.d.comb += [
+                ring.clear.eq(registers.start), ring.begin.eq(supervisor.run),
+                ring.word.eq(command.ring), ring.running.eq(supervisor.running),
+                ring.error.eq(supervisor.error), ring.message.valid.eq(self.messages.wrong),
+                ring.message.side.eq(self.messages.side), supervisor.link_error.eq(ring.failed),
+                under_way.eq(~ring.idle), moves.eq(self.messages.moves),
+                performance.waits_link.eq(self.messages.waits)]
+            words = {name: ring.status[name] for name, _ in ring.status.shape()}
+        self._status(m, registers, dispatch, supervisor, performance, sticky, words)
         return m
 
-    def _status(self, m, registers, dispatch, supervisor, performance, sticky):
+    def _status(self, m, registers, dispatch, supervisor, performance, sticky, words):
         """The words of the status record, as they are now."""
         # The word of an error is looked up once; until the next command it stays.
         shown = Signal()
@@ -230,7 +257,7 @@ class Control(wiring.Component):
         with m.If(supervisor.look):
             m.d.sync += shown.eq(1)
         shows = shown & (supervisor.error != Error.NONE)
-        words = {
+        words |= {
             "magic": STATUS_MAGIC, "contract": contract.DIGEST,
             "configuration": self.config.digest, "commit": self.commit,
             "error": supervisor.error, "pc": supervisor.error_pc,

@@ -31,7 +31,7 @@ class Counters(wiring.Component):
     clear : ``In(1)``
         All counters to zero.
     request : ``In(requesters)``
-    wait : ``In(ArrayLayout(16, requesters))``
+    wait : ``In(ArrayLayout(isa.COUNTERS, requesters))``
         Counters that the requester needs.
     grant : ``Out(requesters)``
         In the same cycle: the requester has what it needs, and its counters have lost one.
@@ -77,7 +77,7 @@ class Order(wiring.Component):
     Members
     -------
     clear : ``In(1)``
-    wait, signal : ``In(16)``
+    wait, signal : ``In(isa.COUNTERS)``
         Of the instruction at hand.
     starved : ``Out(1)``
         It waits for what no earlier instruction signals.  Valid a cycle after ``wait``.

@@ -20,8 +20,8 @@ from .operands import Operands
 #: Instructions that are judged at the same time: a verdict takes up to 12 cycles, and dispatch lets
 #: an instruction go every three or four.
 JUDGES = 4
-#: The queues, in the order of ``Dispatch.jobs``.
-QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
+_QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
+_OF_A_RING = (isa.Queue.SEND, isa.Queue.RECEIVE)
 
 
 class Reporter(enum.IntEnum):
@@ -32,6 +32,18 @@ class Reporter(enum.IntEnum):
     EPILOGUE = 2    #: of products that go to the scratchpad
     SOFTMAX = 3     #: of products that go through the softmax
     VECTOR = 4
+    SEND = 5        #: of cards in a ring
+    RECEIVE = 6
+
+
+def queues(config: CardConfig) -> tuple[isa.Queue, ...]:
+    """The queues of a card's units, in the order of ``Dispatch.jobs``."""
+    return _QUEUES + (_OF_A_RING if config.cards > 1 else ())
+
+
+def reporters(config: CardConfig) -> tuple[Reporter, ...]:
+    """Who reports on a card."""
+    return tuple(Reporter)[:None if config.cards > 1 else Reporter.SEND]
 
 
 class Owner(enum.IntEnum):
@@ -105,15 +117,15 @@ class Dispatch(wiring.Component):
         Two cycles after ``look``, while nothing runs: the word at ``look_pc``; zero beyond the
         program.
     registers : ``Out(ArrayLayout(32, 32))``
-    jobs : array of 3 ``Out(stream.Signature(layouts.JOB))``
-        Instructions for the queues, in the order of ``QUEUES``.
+    jobs : array of ``Out(stream.Signature(layouts.JOB))``
+        Instructions for the queues, in the order of :func:`queues`.
     stream : ``Out(stream.Signature(layouts.stream_job))``
         What all channels are to read.
     owner : ``Out(stream.Signature(1))``
         For each instruction with constants, whose they are (:class:`Owner`).
     record : ``Out(stream.Signature(32))``
         For each SAMPLE that ends a row of logits, the beat address of its result record.
-    issue : ``Out(ISSUE)``, issued : ``Out(len(Reporter))``, room : ``In(len(Reporter))``
+    issue : ``Out(ISSUE)``, issued : ``Out(reporters)``, room : ``In(reporters)``
         The instruction that is being let go, and who will report it.
     drained : ``In(1)``
         Everything let go has finished, and no write is without its answer.
@@ -132,6 +144,7 @@ class Dispatch(wiring.Component):
         self.fenced, self.crowded = Signal(), Signal()
         write = lambda depth, shape: data.StructLayout({    # noqa: E731
             "en": 1, "addr": range(depth), "data": shape})
+        reports = len(reporters(config))
         super().__init__({
             "start": In(1), "entry": In(32), "stop": In(1),
             "halted": Out(1), "fault": Out(data.StructLayout({"valid": 1, "code": 8})),
@@ -142,10 +155,10 @@ class Dispatch(wiring.Component):
             "token": In(write(config.context, 32)), "preset": In(write(len(Register), 32)),
             "look": In(1), "look_pc": In(32), "word": Out(isa.WORD_BITS),
             "registers": Out(data.ArrayLayout(unsigned(32), len(Register))),
-            "jobs": Out(stream.Signature(layouts.JOB)).array(len(QUEUES)),
+            "jobs": Out(stream.Signature(layouts.JOB)).array(len(queues(config))),
             "stream": Out(stream.Signature(layouts.stream_job(config))),
             "owner": Out(stream.Signature(1)), "record": Out(stream.Signature(32)),
-            "issue": Out(ISSUE), "issued": Out(len(Reporter)), "room": In(len(Reporter)),
+            "issue": Out(ISSUE), "issued": Out(reports), "room": In(reports),
             "drained": In(1), "written": In(1), "waits": Out(1),
             "request": Out(1), "wait": Out(isa.COUNTERS), "grant": In(1),
             "done": Out(layouts.DONE)})
@@ -221,7 +234,7 @@ class Dispatch(wiring.Component):
             job.sequence.eq(sequence)]
         streams, owns = Signal(), Signal()
         fence, writes, records = Signal(), Signal(), Signal()
-        reporter = Signal(len(Reporter))
+        reporter = Signal(len(reporters(config)))
         m.d.comb += [
             owns.eq(operands.stream.aux != 0),
             streams.eq(kind("MATMUL") | (kind("LOAD") & owns)),
@@ -234,11 +247,13 @@ class Dispatch(wiring.Component):
             reporter[Reporter.EPILOGUE].eq(kind("MATMUL") & matmul.last & (matmul.dest == 0)),
             reporter[Reporter.SOFTMAX].eq(kind("MATMUL") & matmul.last & (matmul.dest != 0)),
             self.issue.pc.eq(pc), self.issue.sequence.eq(sequence), self.issue.writes.eq(writes)]
+        if config.cards > 1:
+            m.d.comb += [reporter[Reporter[one.name]].eq(kind(*of(one))) for one in _OF_A_RING]
 
         # Every receiver must have room, then all receive in one cycle.
         ready, written = Signal(), Signal()
         go = Signal()
-        into = [kind(*of(wanted)) for wanted in QUEUES]
+        into = [kind(*of(wanted)) for wanted in queues(config)]
         takers = [*zip(self.jobs, into, strict=True),
                   (self.stream, streams), (self.owner, owns & streams), (self.record, records)]
         m.d.comb += [

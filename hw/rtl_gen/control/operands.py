@@ -16,6 +16,8 @@ from . import checks
 _CONTROL = tuple(name for name in isa.FORMATS if isa.FORMATS[name][1] == isa.Queue.CONTROL)
 #: Instructions whose operands take registers or products; the others are judged at once.
 _LONG = ("LOAD", "STORE", "MATMUL", "CACHE", "SAMPLE")
+#: Those of a card in a ring, of which the end of the last token is worked out.
+_MESSAGES = ("SEND", "RECEIVE")
 
 
 def _shared(word, field: str, *names: str):
@@ -133,15 +135,21 @@ class Operands(wiring.Component):
             with m.Default():
                 m.d.comb += unknown.eq(1)
 
+        # A card alone has no messages: they are refused whatever they say.
+        is_message = self.is_kind(*_MESSAGES) if config.cards > 1 else Const(0, 1)
         rows, beats, index = Signal(32), Signal(32), Signal(32)
         aux, aux_words, aux_beats = Signal(2), Signal(14), Signal(14)
         dst_offset, columns_less, column_stride = Signal(18), Signal(3), Signal(16)
         per_row = Signal(16)        # beats of a row of LOAD or STORE
         row = Signal(12)            # of the scales: of the position that STORE or CACHE names
         words = Signal(16)
+        columns = Mux(is_sample, sample.columns, matmul.columns)
+        between = Mux(is_sample, sample.stride, matmul.dst_stride)
+        if config.cards > 1:
+            columns = Mux(is_message, _shared(self.word, "columns", *_MESSAGES), columns)
+            between = Mux(is_message, _shared(self.word, "stride", *_MESSAGES), between)
         m.d.comb += [
-            columns_less.eq(Mux(is_sample, sample.columns, matmul.columns) - 1),
-            column_stride.eq(Mux(is_sample, sample.stride, matmul.dst_stride)),
+            columns_less.eq(columns - 1), column_stride.eq(between),
             words.eq(Mux(is_load, load.words, store.words)),
             per_row.eq((words + (config.beat_bytes // 4 - 1)) >> beat - 2),
             row.eq((pos[:12] + Mux(is_cache, cache.token, 0)) >> channels),
@@ -179,7 +187,7 @@ class Operands(wiring.Component):
                     m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Mux(
                         self.is_kind("LOOP", "NEXT") & (target >= self.instructions),
                         Error.ILLEGAL_OPERAND, Error.NONE))]
-                with m.Elif(~self.is_kind(*_LONG, "GIVEN")):
+                with m.Elif(~self.is_kind(*_LONG, "GIVEN") & ~is_message):
                     m.d.sync += phase.eq(10)
             with m.Case(2):
                 with m.If(is_matmul | is_load):
@@ -195,6 +203,8 @@ class Operands(wiring.Component):
                 m.d.sync += dst_offset.eq(Mux(columns_less[0], column_stride, 0)
                                           + Mux(columns_less[1], column_stride << 1, 0))
                 m.d.comb += place.eq(index_reg)
+                with m.If(is_message):
+                    m.d.sync += phase.eq(10)
                 with m.If(self.is_kind("GIVEN")):
                     m.d.sync += [self.valid.eq(1), phase.eq(0), self.error.eq(Mux(
                         self.number >= self.given, Error.ILLEGAL_OPERAND, Error.NONE))]

@@ -28,7 +28,8 @@ class Performance(wiring.Component):
 
     A cycle without an entry for the engine has at most one cause: a channel without weights, else
     rows that are not taken, else a product that waits for its dependency counters, else no product
-    at all.
+    at all.  Beside that it is counted how often such a cycle is one in which a message is waited
+    for, and how often memory does nothing then either.
 
     Parameters
     ----------
@@ -40,6 +41,8 @@ class Performance(wiring.Component):
     events : ``In(events(config))``
     held, empty : ``In(1)``
         The next product waits for counters; there is none.
+    waits_link : ``In(1)``
+        A message is to be received and its next beat has not come; of cards in a ring.
     retired : ``In(4)``
         Instructions that finished in this cycle.
     retract : ``In(1)``
@@ -51,7 +54,7 @@ class Performance(wiring.Component):
         self.config = config
         super().__init__({
             "clear": In(1), "enable": In(1), "events": In(events(config)), "held": In(1),
-            "empty": In(1), "retired": In(4), "retract": In(1),
+            "empty": In(1), "waits_link": In(1), "retired": In(4), "retract": In(1),
             "counts": Out(data.ArrayLayout(unsigned(64), len(NAMES)))})
 
     def elaborate(self, platform):
@@ -70,7 +73,14 @@ class Performance(wiring.Component):
             "stall_dependency": idle & ~now.wait_rows & held,
             "stall_idle": idle & ~now.wait_rows & empty,
             "instructions": (retired - self.retract).as_signed()}
+        if self.config.cards > 1:
+            waits_link = Signal()
+            m.d.sync += waits_link.eq(self.waits_link)
+            link = idle & ~now.wait_rows & (held | empty) & waits_link
+            steps |= {"stall_link": link, "idle_link": link & (now.read_beats == 0)}
         for name, count in zip(NAMES, self.counts, strict=True):
+            if name not in steps:       # nothing to count
+                continue
             with m.If(self.clear):
                 m.d.sync += count.eq(0)
             with m.Elif(self.enable):

@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..common import Queue, layouts
 from ..spec import isa
+from ..spec.config import CardConfig
 from .counters import Counters
-from .dispatch import QUEUES, Reporter
+from .dispatch import queues, reporters
 from .flight import ISSUE, Flight
 
 #: Instructions that wait in each queue.
@@ -21,21 +22,25 @@ class Queues(wiring.Component):
     An instruction at the head of its queue is offered to its unit when its counters are above zero;
     they lose one then, at most a few cycles before the unit takes it.
 
+    Parameters
+    ----------
+    config : CardConfig
+
     Members
     -------
     clear : ``In(1)``
         Counters to zero.
-    i : array of 3 ``In(stream.Signature(layouts.JOB))``
-        From dispatch, in the order of ``QUEUES``.
-    o : array of 3 ``Out(stream.Signature(layouts.JOB))``
+    i : array of ``In(stream.Signature(layouts.JOB))``
+        From dispatch, in the order of ``queues(config)``.
+    o : array of ``Out(stream.Signature(layouts.JOB))``
         To the units.
-    held, empty : ``Out(3)``
+    held, empty : ``Out(queues)``
         The head waits for its counters; there is none.
-    here : ``In(layouts.DONE)``, done : ``In(ArrayLayout(layouts.DONE, len(Reporter)))``
+    here : ``In(layouts.DONE)``, done : ``In(ArrayLayout(layouts.DONE, reporters))``
         Reports of dispatch and of the units.
     request, wait, grant : counters of the control instruction
     issue, issued, room : from and to ``Dispatch``
-    busy : ``Out(len(Reporter))``, oldest : ``Out(ArrayLayout(ISSUE, len(Reporter)))``
+    busy : ``Out(reporters)``, oldest : ``Out(ArrayLayout(ISSUE, reporters))``
         Unfinished instructions.
     writes : ``Out(1)``
         One of them writes HBM.
@@ -43,32 +48,35 @@ class Queues(wiring.Component):
         An instruction was offered to its unit.
     """
 
-    def __init__(self):
-        jobs = stream.Signature(layouts.JOB)
+    def __init__(self, config: CardConfig):
+        self.config = config
+        jobs, ways, reports = (stream.Signature(layouts.JOB), len(queues(config)),
+                               len(reporters(config)))
         super().__init__({
-            "clear": In(1), "i": In(jobs).array(len(QUEUES)), "o": Out(jobs).array(len(QUEUES)),
-            "held": Out(len(QUEUES)), "empty": Out(len(QUEUES)),
+            "clear": In(1), "i": In(jobs).array(ways), "o": Out(jobs).array(ways),
+            "held": Out(ways), "empty": Out(ways),
             "here": In(layouts.DONE),
-            "done": In(data.ArrayLayout(layouts.DONE, len(Reporter))),
+            "done": In(data.ArrayLayout(layouts.DONE, reports)),
             "request": In(1), "wait": In(isa.COUNTERS), "grant": Out(1),
-            "issue": In(ISSUE), "issued": In(len(Reporter)), "room": Out(len(Reporter)),
-            "busy": Out(len(Reporter)), "oldest": Out(data.ArrayLayout(ISSUE, len(Reporter))),
+            "issue": In(ISSUE), "issued": In(reports), "room": Out(reports),
+            "busy": Out(reports), "oldest": Out(data.ArrayLayout(ISSUE, reports)),
             "writes": Out(1), "started": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        control = len(QUEUES)
+        names, reports = queues(self.config), reporters(self.config)
+        control = len(names)
         m.submodules.counters = counters = Counters(
-            requesters=control + 1, reporters=len(Reporter) + 1)
+            requesters=control + 1, reporters=len(reports) + 1)
         m.d.comb += [
-            counters.clear.eq(self.clear), counters.done[len(Reporter)].eq(self.here),
+            counters.clear.eq(self.clear), counters.done[len(reports)].eq(self.here),
             counters.wait[control].eq(self.wait), self.grant.eq(counters.grant[control]),
             counters.request.eq(Cat(self.held, self.request)),
             self.started.eq(counters.grant.any())]
-        m.d.comb += [counters.done[k].eq(self.done[k]) for k in range(len(Reporter))]
+        m.d.comb += [counters.done[k].eq(self.done[k]) for k in range(len(reports))]
 
         for k, (i, o) in enumerate(zip(self.i, self.o, strict=True)):
-            name = QUEUES[k].name.lower()
+            name = names[k].name.lower()
             m.submodules[name] = queue = Queue(layouts.JOB, depth=DEPTH)
             connect(m, flipped(i), queue.i)
             granted = Signal(name=f"granted_{name}")
@@ -83,7 +91,7 @@ class Queues(wiring.Component):
                 m.d.sync += granted.eq(1)
 
         writers = []
-        for reporter in Reporter:
+        for reporter in reports:
             m.submodules[f"flight_{reporter.name.lower()}"] = flight = Flight()
             m.d.comb += [
                 flight.issue.eq(self.issue), flight.issued.eq(self.issued[reporter]),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From start to done: load, run, watch, clear up after errors, report."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,12 +19,15 @@ class Supervisor(wiring.Component):
     """The life of a command.
 
     Errors that dispatch finds are reported when everything before them has finished.  Errors of
-    memory, and silence, end the command at once: channels stop asking and swallow what was asked
-    for, then all units are reset.  What does not come in the usual time is not waited for.
+    memory and of links, and silence, end the command at once: channels stop asking and swallow
+    what was asked for, then all units are reset.  What does not come in the usual time is not
+    waited for.
 
     Parameters
     ----------
     reporters : int
+    ring : bool
+        There are links.
 
     Members
     -------
@@ -42,6 +45,8 @@ class Supervisor(wiring.Component):
         Something moved.
     read_error, write_error : ``In(1)``
         Levels, of the channels or of control's own port.
+    link_error : ``In(1)``
+        Level: a link to a neighbour has failed since ``run``.
     quiet : ``In(1)``
         Nothing is outstanding on any port.
     busy, oldest : ``In``
@@ -63,8 +68,8 @@ class Supervisor(wiring.Component):
         Of the last command.
     """
 
-    def __init__(self, reporters: int):
-        self.reporters = reporters
+    def __init__(self, reporters: int, *, ring: bool = False):
+        self.reporters, self.ring = reporters, ring
         super().__init__({
             "start": In(1), "finish": Out(1),
             "load": Out(1), "run": Out(1), "stop": Out(1),
@@ -72,6 +77,7 @@ class Supervisor(wiring.Component):
             "halted": In(1), "fault": In(data.StructLayout({"valid": 1, "code": 8})), "pc": In(32),
             "look": Out(1), "look_pc": Out(32),
             "watchdog": In(32), "progress": In(1), "read_error": In(1), "write_error": In(1),
+            "link_error": In(1),
             "quiet": In(1), "busy": In(reporters), "oldest": In(data.ArrayLayout(ISSUE, reporters)),
             "sequence": In(16),
             "abort": Out(1), "reset_units": Out(1),
@@ -141,6 +147,9 @@ class Supervisor(wiring.Component):
                 with m.If(self.read_error | self.write_error):
                     m.d.sync += self.error.eq(Mux(
                         self.read_error, Error.AXI_READ, Error.AXI_WRITE))
+                    m.next = "BLAME"
+                with m.Elif(self.link_error if self.ring else Const(0, 1)):
+                    m.d.sync += self.error.eq(Error.LINK)
                     m.next = "BLAME"
                 with m.Elif(self.halted):
                     m.next = "LOOK"

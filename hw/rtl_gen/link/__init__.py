@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links between neighbours of a ring: frames, repair, flow control, hello."""
+"""Ring of cards: messages, and links between neighbours: frames, repair, flow control, hello."""
 
+from .exchange import Exchange
 from .link import Link
 
-__all__ = ["Link"]
+__all__ = ["Exchange", "Link"]

@@ -6,11 +6,23 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.link import TRAILER, Failure, Kind, State
+from ..spec.registers import STOP, Error
 from . import layouts
 
-#: Who a card is and whom it expects.
+#: Who a card is and whom it expects, and whether that is the next card (``side`` 1) or not.
 IDENTITY = data.StructLayout({
-    "session": 8, "contract": 32, "configuration": 32, "card": 8, "cards": 8, "neighbour": 8})
+    "session": 8, "contract": 32, "configuration": 32, "card": 8, "cards": 8, "neighbour": 8,
+    "side": 1})
+
+
+def stop_word(*, card, error, failure, side) -> Value:
+    """32 bits with the fields of ``registers.STOP``."""
+    values = {"card": card, "error": error, "failure": failure, "side": side}
+    word = Const(0, 0)
+    for name, (bits, place) in STOP.items():
+        word = Cat(word, Const(0, place - len(word)),
+                   (Value.cast(values[name]) | Const(0, bits))[:bits])
+    return Cat(word, Const(0, 32 - len(word)))
 
 
 class Session(wiring.Component):
@@ -129,14 +141,15 @@ class Session(wiring.Component):
         with m.Elif(wait != 0):
             m.d.sync += wait.eq(wait - 1)
         hello = ~stopped & ~up
+        failed = stop_word(
+            card=me.card, error=Error.LINK, failure=self.failure, side=me.side)
         said_of = {
             "kind": Mux(stopped, Kind.STOP, Mux(up, Kind.DATA, Kind.HELLO)), "seen": heard,
             "session": me.session, "seq": Mux(hello, me.contract[:16], 0),
             "ack": Mux(hello, me.contract[16:], 0),
             "limit": Mux(hello, Cat(me.card, me.cards), 0),
             "about": Mux(hello, me.configuration, Mux(
-                self.stop.valid, self.stop.about,
-                Mux(stopped, Cat(me.card, Const(0, 16), self.failure), 0)))}
+                self.stop.valid, self.stop.about, Mux(stopped, failed, 0)))}
         # As a whole: Verilog has no bits that nobody drives.
         m.d.comb += self.template.eq(Cat(
             (Value.cast(said_of.get(name, 0)) | Const(0, bits))[:bits] for name, bits in TRAILER))

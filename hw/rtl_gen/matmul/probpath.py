@@ -10,7 +10,7 @@ from ..emit import Leaf
 from ..fp32 import Mul, Pipe
 from ..softmax import Softmax
 from ..spec.config import CardConfig
-from ..spec.isa import SUMS
+from ..spec.isa import COUNTERS, SUMS
 from ..vector import SliceQuantiser
 from ..vector.scales import read_port
 
@@ -22,7 +22,8 @@ PRODUCTS = 12
 #: What the stages need of an instruction.
 ABOUT = data.StructLayout({
     "digits": 1, "two_beat": 1, "exponent": signed(8), "dst": 16, "stride": 16,
-    "scale": 16, "scale_stride": 7, "words": 12, "columns": 3, "result": range(SUMS), "signal": 16})
+    "scale": 16, "scale_stride": 7, "words": 12, "columns": 3, "result": range(SUMS),
+    "signal": COUNTERS})
 
 
 def results_layout(config: CardConfig) -> data.ArrayLayout:

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..common import layouts
 from ..spec.config import CardConfig
-from ..spec.isa import FORMATS
+from ..spec.isa import COUNTERS, FORMATS
 from ..vector import scales, scratchpad
 from .gather import Gathers
 from .turns import user
@@ -63,7 +63,7 @@ class MemoryUnit(wiring.Component):
         load, store = (layouts.view(name, self.job.p.word) for name in ("LOAD", "STORE"))
 
         # The instruction at hand.
-        signal, target = Signal(16, reset_less=True), Signal(reset_less=True)
+        signal, target = Signal(COUNTERS, reset_less=True), Signal(reset_less=True)
         rows, words, left = Signal(12), Signal(16), Signal(16)
         place, lane = Signal(16, reset_less=True), Signal(lane_bits, reset_less=True)
         finish = Signal()

@@ -7,7 +7,7 @@ import enum
 WORD_BITS = 256
 WORD_BYTES = WORD_BITS // 8
 #: Dependency counters; each counts 0..COUNTER_MAX.
-COUNTERS = 16
+COUNTERS = 24
 COUNTER_MAX = 255
 
 
@@ -89,8 +89,8 @@ SUMS = 8
 
 HEADER = (
     Field("opcode", 8, "What to do."),
-    Field("wait", 16, "Dependency counters that must be above zero; each loses one when the instruction starts."),
-    Field("signal", 16, "Dependency counters that gain one when all effects of the instruction are visible."),
+    Field("wait", COUNTERS, "Dependency counters that must be above zero; each loses one when the instruction starts."),
+    Field("signal", COUNTERS, "Dependency counters that gain one when all effects of the instruction are visible."),
 )
 
 

@@ -34,8 +34,8 @@ COMMAND = (
     "tokens", "given", "stop0", "stop1", "stop2", "stop3", "watchdog", "ring",
     *(f"r{k}" for k in range(32)),
 )
-#: Of a card in a ring, in ``ring``: its number, from bit 0, and from bit 8 the number of the session,
-#: another than that of the command before; both of 8 bits.
+#: Of a card in a ring, in ``ring``: its number, from bit 0, and from bit 8 the number of the
+#: session, another than that of the command before; both of 8 bits.
 RING = {"card": 0, "session": 8}
 #: Bit of ``flags``: load the program from memory first.
 FLAG_LOAD = 1

@@ -153,8 +153,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
          lambda c, v: (v["words"] - 1) * c.vector_lanes < v["count"]
          <= v["words"] * c.vector_lanes),
     ),
-    "SEND": _message("src") + (
-        ("`previous` or `next` is set.", lambda c, v: bool(v["previous"] or v["next"])),),
+    "SEND": (
+        *_message("src"),
+        ("`previous` or `next` is set.", lambda c, v: bool(v["previous"] or v["next"]))),
     "RECEIVE": _message("dst"),
 }
 

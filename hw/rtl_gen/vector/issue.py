@@ -6,13 +6,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..common import layouts
+from ..spec import isa
 from ..spec.config import CardConfig
 from . import head, norm, passes, statistics
 from .quantise import Mode
 from .serial import ALONE, Kind, is_kind
 
 #: An instruction under way.
-ENTRY = data.StructLayout({"kind": Kind, "token": 2, "signal": 16})
+ENTRY = data.StructLayout({"kind": Kind, "token": 2, "signal": isa.COUNTERS})
 #: A word under way.
 STEP = data.StructLayout({
     "valid": 1, "a": 16, "b": 16, "dst": 16, "read_b": 1, "last": 1, "word": passes.WORD})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scratchpad: words of V FP32 values, read by five units at once."""
+"""The scratchpad: words of V FP32 values, read by five units at once, in a ring by six."""
 
 from amaranth import Const, Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -8,10 +8,14 @@ from amaranth.lib.wiring import In, Out
 from ..common import Ram, layouts
 from ..spec.config import CardConfig
 
-#: Who reads at which port.
-EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER = range(5)
-#: Who writes at which port, the most urgent first.
-FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR = range(3)
+#: Who reads at which port; the last is for a card in a ring.
+EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER, SEND = range(6)
+#: Who writes at which port; the last is for a card in a ring.
+FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR, FROM_RECEIVE = range(4)
+#: The most urgent first.  A RECEIVE goes before the vector unit, because the whole ring may wait
+#: for what it passes on, and leaves it at least a ninth of the cycles: links carry 8 beats in 9.
+#: A LOAD goes before it, because it keeps the channels' constants, and so weights, from others.
+_URGENCY = (FROM_EPILOGUE, FROM_LOAD, FROM_RECEIVE, FROM_VECTOR)
 
 #: Words of a block of UltraRAM (UG573): memories as deep fill it.
 _URAM_WORDS = 4096
@@ -29,7 +33,7 @@ def write_layout(config: CardConfig) -> data.StructLayout:
 
 
 class Scratchpad(wiring.Component):
-    """Words of V FP32 values: five reads and one write a cycle.
+    """Words of V FP32 values: five reads and one write a cycle; of a card in a ring, six reads.
 
     Every read port has a copy of the content; a write goes to all of them.
 
@@ -39,19 +43,20 @@ class Scratchpad(wiring.Component):
 
     Members
     -------
-    read : array of 5 ports {``en`` In(1), ``addr`` In(16), ``data`` Out(word)}
-        0 epilogue, 1 and 2 operands of the vector unit, 3 STORE, 4 sampler.  Data appear a
-        cycle after ``en`` and stay until the next read of the port.
-    write : array of 3 ``In(stream.Signature({addr, data}))``
-        0 epilogue, 1 LOAD, 2 vector unit; the first that is valid is taken.  A read sees it from
-        the next cycle on.
+    read : array of ports {``en`` In(1), ``addr`` In(16), ``data`` Out(word)}
+        0 epilogue, 1 and 2 operands of the vector unit, 3 STORE, 4 sampler, in a ring 5 SEND.  Data
+        appear a cycle after ``en`` and stay until the next read of the port.
+    write : array of ``In(stream.Signature({addr, data}))``
+        0 epilogue, 1 LOAD, 2 vector unit, in a ring 3 RECEIVE; the most urgent that is valid is
+        taken: epilogue, LOAD, RECEIVE, vector unit.  A read sees it from the next cycle on.
     """
 
     def __init__(self, config: CardConfig):
         self.config = config
         super().__init__({
-            "read": In(read_port(config)).array(5),
-            "write": In(stream.Signature(write_layout(config))).array(3)})
+            "read": In(read_port(config)).array(6 if config.cards > 1 else 5),
+            "write": In(stream.Signature(write_layout(config))).array(
+                4 if config.cards > 1 else 3)})
 
     def elaborate(self, platform):
         m = Module()
@@ -59,16 +64,17 @@ class Scratchpad(wiring.Component):
 
         word = Signal(write_layout(config))
         written = Signal()
-        for port in reversed(list(self.write)):     # of several, the last assignment counts
+        ports = [self.write[k] for k in _URGENCY if k < len(self.write)]
+        for port in reversed(ports):    # of several, the last assignment counts
             with m.If(port.valid):
                 m.d.comb += word.eq(port.payload)
         taken = Const(0, 1)
-        for port in self.write:
+        for port in ports:
             m.d.comb += port.ready.eq(~taken)
             taken = taken | port.valid
         m.d.comb += written.eq(taken)
 
-        # As block memory the five copies of u280 are 570 RAMB36, of UltraRAM 75 blocks.
+        # As block memory five copies of u280 are 570 RAMB36, of UltraRAM 75 blocks.
         style = "ultra" if config.scratch_words >= _URAM_WORDS else ""
         for k, port in enumerate(self.read):
             m.submodules[f"copy_{k}"] = copy = Ram(

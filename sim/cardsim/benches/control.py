@@ -22,6 +22,9 @@ from .control_units import STUCK, Units, token
 from .instructions import config
 from .streams import CASES, STALLS
 
+#: Words of the status record that are about links.
+LINKS = [name for name in STATUS if name.startswith(("link", "stall_link", "idle_link", "previous_",
+                                                     "next_"))]
 #: Cycles after a command's end until everything it gave has been taken.
 PATIENCE = 20_000
 #: Base addresses that LOAD may still multiply by a stride.
@@ -59,6 +62,8 @@ def check_status(host: Host, status: dict[str, int], expected: Outcome) -> None:
     assert (status["magic"], status["contract"], status["configuration"]) == (
         registers.STATUS_MAGIC, contract.DIGEST, host.config.digest)
     assert host.memory.get(host.address(STATUS_AT), len(STATUS)) == list(status.values())
+    # A card alone has no links.
+    assert not any(value for name, value in status.items() if name in LINKS)
 
 
 async def run_and_check(

@@ -9,16 +9,17 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from rtl_gen.spec.link import CRC_BITS, TRAILER, Failure, Kind, State
+from rtl_gen.spec.registers import STOP, Error
 
 from .run import parameters
 from .streams import Payload, collect, compare, drive, pack, reset
 
-#: Who the two are: session, contract, configuration, card, cards, neighbour.
+#: Who the two are: session, contract, configuration, card, cards, neighbour, on which side that is.
 IDENTITY = (("session", 8), ("contract", 32), ("configuration", 32), ("card", 8), ("cards", 8),
-            ("neighbour", 8))
+            ("neighbour", 8), ("side", 1))
 UNIT = {"session": 9, "contract": 0x01234567, "configuration": 0x89ABCDEF, "card": 1, "cards": 4,
-        "neighbour": 2}
-BENCH = UNIT | {"card": 2, "neighbour": 1}
+        "neighbour": 2, "side": 1}
+BENCH = UNIT | {"card": 2, "neighbour": 1, "side": 0}
 #: Cycles in which the bench hears nothing new before it sends again.
 PATIENCE = 300
 
@@ -252,7 +253,8 @@ async def another_neighbour_is_refused(dut: Any, field: str, failure: Failure) -
     for _ in range(50):
         await RisingEdge(dut.aclk)
     assert neighbour.last_frame["kind"] == Kind.STOP
-    assert neighbour.last_frame["about"] == UNIT["card"] | failure << 24
+    said = {"card": UNIT["card"], "error": Error.LINK, "failure": failure, "side": UNIT["side"]}
+    assert neighbour.last_frame["about"] == sum(said[name] << at for name, (_, at) in STOP.items())
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

@@ -18,7 +18,7 @@ from cardsim.rtl.build import environment
 #: The bench module of each unit.
 BENCHES = {"engine": "engine", "channel": "channel", "control": "control", "epilogue": "epilogue",
            "sampler": "sampler", "quantise": "quantise", "softmax": "softmax",
-           "layernorm": "layernorm", "link": "link", "reader": "reader",
+           "layernorm": "layernorm", "link": "link", "exchange": "exchange", "reader": "reader",
            "vector": "vector", "memory": "memory", "exp": "elementwise", "gelu": "elementwise",
            "gelu_erf": "elementwise"}
 #: Where a bench finds what it is to test.

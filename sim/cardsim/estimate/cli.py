@@ -25,11 +25,9 @@ def _config(cards: str) -> CardConfig:
     try:
         spec = parse_cards(f"estimate:{cards}")
     except ValueError as error:
-        raise UserError(str(error).replace("backend:config*count, as in sim:tiny*2",
-                                           "config, as in u280").replace("estimate:", "")) from None
-    if spec.count > 1:
-        raise UserError(f"cards must be one, as in {spec.config.name}, not {spec.count}: cards in "
-                        "a ring are not built yet")
+        said = str(error).replace("backend:config*count, as in sim:tiny*2",
+                                  "config*count, as in u280*4")
+        raise UserError(said.replace("estimate:", "")) from None
     return spec.config
 
 
@@ -37,7 +35,7 @@ def _config(cards: str) -> CardConfig:
 def estimate(
     command: typer.Context,
     cards: Annotated[str, typer.Option(
-        help="Configuration of the card, as in u280.")] = "u280",
+        help="Configuration of the card, as in u280, or of a ring, as in u280*4.")] = "u280",
     shape: benching.ShapeName = "gpt2-345m",
     pattern: benching.Pattern = "dense",
     activation: common.Activation = "a16",

@@ -14,7 +14,7 @@ from .card import EstimatedCard
 
 #: Fields of a bench that say nothing of an estimate.
 _OTHERS = ("token_ids", "text", "equal_to_sim", "simulation_seconds", "simulated_cycles_per_second",
-           "write_beats")
+           "write_beats", "link")
 
 
 def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
@@ -42,8 +42,8 @@ def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
     heddle.errors.UserError
         The model or the workload does not fit the card.
     """
-    card = EstimatedCard(config, timing)
+    cards = [EstimatedCard(config, timing) for _ in range(config.cards)]
     bench = Bench(cards=f"estimate:{config.name}", shape=shape, workload=workload,
                   options=options or Options())
-    found = {name: value for name, value in bench.cost(card).items() if name not in _OTHERS}
-    return {**found, "milliseconds": found["cycles_total"] / (1000 * card.clock_mhz)}
+    found = {name: value for name, value in bench.cost(cards).items() if name not in _OTHERS}
+    return {**found, "milliseconds": found["cycles_total"] / (1000 * cards[0].clock_mhz)}

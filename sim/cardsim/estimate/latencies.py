@@ -32,7 +32,8 @@ class Latencies:
     issue = 3
     #: Verdicts, by name; those not named take the last.
     verdicts: ClassVar[dict[str, int]] = {
-        "LOAD": 12, "STORE": 12, "MATMUL": 12, "SAMPLE": 12, "CACHE": 10}
+        "LOAD": 12, "STORE": 12, "MATMUL": 12, "SAMPLE": 12, "CACHE": 10, "SEND": 12,
+        "RECEIVE": 12}
     verdict = 4
     control = 4
     given = 6
@@ -153,6 +154,23 @@ class Latencies:
     norm_end = 76
     #: From token to token, besides a cycle an addend.
     norm_next = 2
+
+    # ---- exchange and links ----
+
+    #: From the job of a SEND to its first beat; from a frame's last beat to the frame's first on
+    #: the link; from a trailer that has come to the frame's first beat, besides that; a RECEIVE,
+    #: besides its beats.
+    send = 3
+    frame_out = 2
+    frame_in = 4
+    receive = 3
+    #: Payload beats of the longest frame.
+    frame = 8
+
+    @property
+    def word_beats(self) -> int:
+        """Beats of a scratchpad word."""
+        return max(1, 4 * self.config.vector_lanes // self.config.beat_bytes)
 
     # ---- sampler ----
 

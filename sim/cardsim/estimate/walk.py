@@ -11,13 +11,14 @@ import numpy as np
 from heddle.trace import Step
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS, stream_beats
-from rtl_gen.spec.isa import Queue, Register
+from rtl_gen.spec.isa import COUNTERS, Queue, Register
 from rtl_gen.spec.registers import COMMAND
 from rtl_gen.spec.rules import Values
 
-from ..rtl.timing import Timing
+from ..rtl.timing import LinkTiming, Timing
 from . import kernels
 from .latencies import Latencies
+from .link import Links
 from .softmax import Softmax
 from .vector import Entry, Vector
 
@@ -55,6 +56,9 @@ class Count:
     stall_epilogue: int = 0
     stall_dependency: int = 0
     stall_idle: int = 0
+    #: Not estimated.
+    stall_link: int = 0
+    idle_link: int = 0
     instructions: int = 0
 
 
@@ -66,14 +70,17 @@ class Walk:
     config : CardConfig
     timing : Timing
         Of the HBM model.
+    link : LinkTiming, optional
+        Of the links to neighbours.
     given : int
         Given tokens of the command.
     keep : bool
         Keep the times of every instruction.
     """
 
-    def __init__(self, config: CardConfig, timing: Timing, *, given: int = 1,
-                 keep: bool = False) -> None:
+    def __init__(self, config: CardConfig, timing: Timing, link: LinkTiming | None = None, *,
+                 given: int = 1, keep: bool = False) -> None:
+        link = link or LinkTiming()
         self.config, self._of, self._keep = config, Latencies(config), keep
         self.times: list[Times] = []
         self.count = Count()
@@ -89,7 +96,7 @@ class Walk:
         self._taken: dict[Queue, list[int]] = {queue: [0] for queue in Queue}
         self._reports: dict[str, list[int | Entry]] = {}
         self._accepts: list[int] = []
-        self._counters: list[list[Any]] = [[] for _ in range(16)]
+        self._counters: list[list[Any]] = [[] for _ in range(COUNTERS)]
         self._unknown: list[tuple[Entry, int]] = []
         self._last = start
         # Engine and epilogue.
@@ -98,12 +105,16 @@ class Walk:
         self._end_issue, self._after_gelu, self._written = 0, 0, 0
         self._range = [0, 0, 0, 0, 0, 1]
         self._memory_free = 0
+        clock = timing.clock(config)
+        self._links = Links(self._of, link.latency_ns * clock / 1000,
+                            link.gbps * 1000 / clock / config.beat_bytes)
+        self._exchange = {Queue.SEND: 0, Queue.RECEIVE: 0}
         self._wrote = 0
 
     # ---- Order ----
 
     def _signal(self, mask: int, when: int | Entry) -> None:
-        for k in range(16):
+        for k in range(COUNTERS):
             if mask >> k & 1:
                 if isinstance(when, Entry):
                     if when.done is None:
@@ -121,7 +132,7 @@ class Walk:
     def _wait(self, mask: int) -> int:
         """When the counters of an instruction allow it to start."""
         latest = 0
-        for k in range(16):
+        for k in range(COUNTERS):
             if mask >> k & 1:
                 if any(counter == k for _, counter in self._unknown):
                     self._settle()
@@ -219,6 +230,11 @@ class Walk:
                 report = self._load(v, now, times.taken) if step.name == "LOAD" \
                     else self._store(v, times.taken)
                 self._memory_free = report
+            case "SEND" | "RECEIVE":
+                times.taken = max(offered, self._exchange[queue])
+                report = (self._links.send if step.name == "SEND" else self._links.receive)(
+                    v, times.taken)
+                self._exchange[queue] = report
             case _:
                 times.taken = self._vector.taken(offered)
                 report = self._vector.run(step.name, v, times.taken)

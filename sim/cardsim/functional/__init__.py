@@ -4,18 +4,13 @@
 from rtl_gen.spec.config import CardConfig
 
 from .card import FunctionalCard
+from .ring import Ring
 
 
-def open_card(config: CardConfig, index: int) -> FunctionalCard:
-    """Open one functional card (entry point ``sim`` of the group ``heddle.cards``).
-
-    Parameters
-    ----------
-    config : CardConfig
-    index : int
-        Number of the card among those opened together; functional cards do not differ.
-    """
-    return FunctionalCard(config)
+def open_cards(config: CardConfig) -> list[FunctionalCard]:
+    """Open the functional cards of a ring (entry point ``sim`` of the group ``heddle.cards``)."""
+    ring = Ring(config.cards)
+    return [FunctionalCard(config, ring, index) for index in range(config.cards)]
 
 
-__all__ = ["FunctionalCard", "open_card"]
+__all__ = ["FunctionalCard", "open_cards"]

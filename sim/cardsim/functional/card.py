@@ -10,6 +10,7 @@ from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
 from rtl_gen.spec import contract, rules
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, FORMATS, WORD_BYTES, Queue, Register
+from rtl_gen.spec.link import Failure
 from rtl_gen.spec.registers import (
     COMMAND,
     COMMAND_MAGIC,
@@ -19,10 +20,12 @@ from rtl_gen.spec.registers import (
     Error,
 )
 
+from .arithmetic import tame
 from .batch import Batch, find
 from .matmul import Matmul
 from .memory import Memory
 from .program import MASK, Instruction, Operands, check, decode
+from .ring import LinkError, Receive, Ring, Send, about
 from .sample import Sample, Sampler
 from .state import State
 from .sums import Bank
@@ -49,10 +52,13 @@ class FunctionalCard:
     Parameters
     ----------
     config : CardConfig
+    ring : Ring, optional
+        Of this and other cards, in which this one has the number ``index``; else it is alone.
     """
 
-    def __init__(self, config: CardConfig) -> None:
-        self.config = config
+    def __init__(self, config: CardConfig, ring: Ring | None = None, index: int = 0) -> None:
+        self.config, self.index = config, index
+        self._ring = ring or Ring(config.cards)
         self.memory = Memory(config)
         self._cache = WeightCache(self.memory)
         self._closed = False
@@ -102,24 +108,37 @@ class FunctionalCard:
         if command_address % width or not 0 <= command_address <= size - 4 * len(COMMAND):
             raise CardError(f"the command record must lie at a beat of channel 0, not at "
                             f"{command_address:#x}")
-        self._retired = 0
+        self._retired = self._about = 0
         command = dict(zip(COMMAND, self.memory.read_words(
             command_address // width, len(COMMAND)).tolist(), strict=True))
         if not self._sensible(command):
             raise CardStopped(self._status(Error.BAD_COMMAND, 0, 0))
-        with np.errstate(all="ignore"):
-            self._start(command)
-            try:
-                status = self._status(
-                    Error.NONE, self._execute(command, time.monotonic() + timeout), 0)
-            except Stop as stop:
-                status = self._status(stop.code, stop.pc, stop.word)
+        if self.config.cards > 1:
+            self._ring.begin(self.index)
+        status = None
+        try:
+            status = self._outcome(command, time.monotonic() + timeout)
+        finally:
+            error = Error.WATCHDOG if status is None else status.error
+            if self.config.cards > 1:
+                self._ring.end(self.index, error and (self._about or about(self.index, error)))
         self.memory.write_words(command["status"], np.array(status.words, np.uint32))
         if status.error:
             raise CardStopped(status)
         return status
 
     # ---- Commands. ----
+
+    def _outcome(self, command: dict[str, int], deadline: float) -> Status:
+        with np.errstate(all="ignore"):
+            self._start(command)
+            try:
+                if self.config.cards > 1 and command["ring"] & 0xFF != self.index:
+                    self._about = about(self.index, Error.LINK, Failure.NEIGHBOUR)
+                    raise Stop(Error.LINK, 0, 0)
+                return self._status(Error.NONE, self._execute(command, deadline), 0)
+            except Stop as stop:
+                return self._status(stop.code, stop.pc, stop.word)
 
     def _open(self) -> None:
         if self._closed:
@@ -162,6 +181,7 @@ class FunctionalCard:
             "magic": STATUS_MAGIC, "contract": contract.DIGEST,
             "configuration": self.config.digest, "error": code, "pc": pc,
             "steps": self.registers[Register.STEP], "sticky": self.state.sticky,
+            "link_about": self._about if code else 0,
             "instructions_low": self._retired & MASK, "instructions_high": self._retired >> 32,
             **{f"word{k}": word >> 32 * k & MASK for k in range(8)}}
         return Status(tuple(int(values.get(name, 0)) for name in STATUS))
@@ -200,6 +220,8 @@ class FunctionalCard:
                 return Cache(state, words)
             case "SAMPLE":
                 return Sample(state, self._sampler, f)
+            case "SEND" | "RECEIVE":
+                return (Send if name == "SEND" else Receive)(state, f, self._ring, self.index)
         return {"VECTOR": Vector, "SCALAR": Scalar, "NORM": Norm}[name](state, f)
 
     def _execute(self, command: dict[str, int], deadline: float) -> int:
@@ -265,6 +287,14 @@ class FunctionalCard:
             handler(registers, operands[0], operands[2])
         elif name == "STORE":
             handler(registers, operands[2])
+        elif name == "SEND":
+            handler()
+        elif name == "RECEIVE":
+            try:
+                handler(tame)
+            except LinkError as error:
+                self._about = error.about
+                raise Stop(error.code, following - 1, instruction.word) from None
         elif name == "SAMPLE":
             step = registers[Register.STEP] + 1
             records = handler(registers, self._given[step] if step < len(self._given) else None)

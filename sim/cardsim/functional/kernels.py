@@ -36,11 +36,14 @@ SUPERGROUP, UNITS_PER_BEAT = 16, 16
 
 
 def _compiled(function: _Function) -> _Function:
-    """Compile at the first call, and keep the machine code for the next process."""
+    """Compile at the first call, and keep the machine code for the next process.
+
+    Other cards of a ring go on meanwhile, in their threads.
+    """
     try:
-        kept: Any = numba.njit(cache=True)(function)
+        kept: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:    # neither the package's folder nor the user's cache can be written
-        kept = numba.njit(function)
+        kept = numba.njit(nogil=True)(function)
     return cast(_Function, kept)
 
 

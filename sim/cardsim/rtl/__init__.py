@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Verilated card: the generated Verilog with its HBM model, compiled, in a child process."""
+"""The Verilated card: the generated Verilog with its HBM model, compiled, in a child process.
 
-from .card import RtlCard, open_card
-from .timing import Timing
+The cards of a ring share a process, in which links join them.
+"""
 
-__all__ = ["RtlCard", "Timing", "open_card"]
+from .card import RtlCard, open_cards
+from .timing import LinkTiming, Timing
+
+__all__ = ["LinkTiming", "RtlCard", "Timing", "open_cards"]

@@ -21,7 +21,8 @@ from rtl_gen.spec.config import CardConfig
 from . import bench
 
 HERE = pathlib.Path(__file__).parent
-SOURCES = ("hbm.h", "hbm.cpp", "hbm_dpi.cpp", "hbm.sv", "harness.cpp")
+SOURCES = ("hbm.h", "link.h", "card.h", "hbm.cpp", "link.cpp", "card.cpp", "hbm_dpi.cpp",
+           "harness.cpp", "hbm.sv")
 #: Parts of the generator that no card depends on.
 ASIDE = ("cli.py", "units.py", "standalone.py", "pins.py")
 #: Modules that a card has many of; compiled once each when the card is wide.
@@ -105,7 +106,8 @@ def library(config: CardConfig, *, trace: bool,
     """
     flags = [
         "--cc", "--top-module", "heddle_bench", "-O3", "--x-initial", "unique", "--assert",
-        "-Wno-fatal", "-CFLAGS", f"-fPIC -DHEDDLE_TRACE={int(trace)}",
+        "-Wno-fatal", "-CFLAGS",
+        f"-fPIC -pthread -DHEDDLE_TRACE={int(trace)} -DHEDDLE_CARDS={config.cards}",
         *(["--trace", "--trace-max-width", "4096"] if trace else []),
         *(["--hierarchical"] if config.channels >= HIERARCHICAL else [])]
     folder = cache_folder() / f"{config.name}-{_digest(config, flags)}"
@@ -127,7 +129,8 @@ def library(config: CardConfig, *, trace: bool,
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
         _run(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
-              "-LDFLAGS", "-shared", "waivers.vlt", *verilog, *SOURCES[1:]], work)
+              "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
+              *(name for name in SOURCES if not name.endswith(".h"))], work)
         (work / "obj" / "card.so").rename(work / "card.so")
         shutil.rmtree(work / "obj")
         try:

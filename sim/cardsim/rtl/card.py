@@ -2,16 +2,7 @@
 """The host's end of a Verilated card."""
 
 import dataclasses
-import multiprocessing.connection
 import os
-import pathlib
-import socket
-import subprocess
-import sys
-import tempfile
-import weakref
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -21,8 +12,9 @@ from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
 from rtl_gen.spec import registers
 from rtl_gen.spec.config import CardConfig
 
-from . import build
 from . import events as event_log
+from .command import Command
+from .simulation import Simulation
 from .timing import Timing
 
 #: Cycles after which a command is given up, unless the caller says otherwise.
@@ -37,8 +29,6 @@ class RtlCard:
     config : CardConfig
     timing : Timing
         Of the HBM model.
-    waves : str, optional
-        Record every command to this VCD file (slow and large).
     trace : bool
         Build the card so that it can record: a command that fails then leaves a waveform of its
         end.
@@ -47,51 +37,30 @@ class RtlCard:
         Record what happens in every cycle, for :meth:`events`.
     cycle_limit : int
         Give a command up after so many cycles.
-    say : callable
-        Is told in a few words what takes long.
+    simulation : Simulation, optional
+        Where the card is simulated; by itself if not given.
+    index : int
+        Its number there.
+    options
+        Of :class:`~cardsim.rtl.simulation.Simulation`, if none is given.
     """
 
-    def __init__(self, config: CardConfig, *, timing: Timing | None = None,
-                 waves: str | None = None, trace: bool = False, events: bool = False,
-                 cycle_limit: int = CYCLE_LIMIT,
-                 say: Callable[[str], None] = lambda text: None) -> None:
-        self.config, self._cycle_limit = config, cycle_limit
+    def __init__(self, config: CardConfig, *, timing: Timing | None = None, trace: bool = False,
+                 events: bool = False, cycle_limit: int = CYCLE_LIMIT,
+                 simulation: Simulation | None = None, index: int = 0, **options: Any) -> None:
+        if simulation is None and config.cards > 1:
+            raise ValueError(f"a ring of {config.cards} cards must be opened as a whole: use "
+                             "open_cards")
+        self.config, self.index = config, index
+        self._cycle_limit, self._events = cycle_limit, events
         self._timing = timing or Timing()
-        self._trace = bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
-        library = build.library(config, trace=self._trace, say=say)
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cardsim.rtl.server", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._pipe = multiprocessing.connection.Connection(ours.detach())
-        self._end = weakref.finalize(self, _end, self._process, self._pipe)
-        self._folder = tempfile.gettempdir()
-        self._pipe.send((str(library), dataclasses.asdict(config),
-                         dataclasses.asdict(self._timing), waves))
-        self._answer()
-        self._events = events
+        self._simulation = simulation or Simulation(
+            config, timing=self._timing, trace=traced(trace, options.get("waves")), **options)
         if events:
             self._call("record", event_log.cycles_kept(config))
 
-    def _answer(self) -> Any:
-        try:
-            kind, value = self._pipe.recv()
-        except (EOFError, OSError):
-            status = self._process.wait()
-            raise CardError(f"the simulated card's process ended with status {status}; "
-                            "open the card again") from None
-        if kind == "error":
-            raise CardError(value)
-        return value
-
     def _call(self, name: str, *arguments: Any) -> Any:
-        try:
-            self._pipe.send((name, arguments))
-        except (OSError, ValueError):
-            raise CardError("the simulated card is closed or its process has ended; "
-                            "open the card again") from None
-        return self._answer()
+        return self._simulation.call(name, self.index, *arguments)
 
     def identity(self) -> Identity:
         words = self._call("status")
@@ -150,19 +119,24 @@ class RtlCard:
         return found
 
     def run(self, command_address: int, timeout: float) -> Status:
-        waves = str(pathlib.Path(self._folder) / f"heddle-{self._process.pid}.vcd")
-        end, cycles, words, violation, recorded = self._call(
-            "run", command_address, timeout, self._cycle_limit, waves)
-        where = f"; waveform of the last cycles: {recorded}" if recorded else \
-            "" if self._trace else "; for a waveform of its end, repeat it with HEDDLE_TRACE=1"
-        if violation:
-            raise CardError(f"the card broke the AXI protocol: {violation}{where}")
-        if end == "finished":
-            raise CardError(f"an assertion in the card failed after {cycles} cycles{where}")
-        if end == "limit":
+        """See :meth:`heddle.card.Card.run`.
+
+        Commands of a ring's cards start in one cycle: a card waits until all have been started, or
+        for :data:`~cardsim.rtl.simulation.PATIENCE`, and returns when all that were have ended.
+        """
+        found = self._simulation.run(
+            self.index, Command(command_address, timeout, self._cycle_limit))
+        where = f"; waveform of the last cycles: {found.waves}" if found.waves else \
+            "" if self._simulation.trace else \
+            "; for a waveform of its end, repeat it with HEDDLE_TRACE=1"
+        if found.violation:
+            raise CardError(f"the card broke the AXI protocol: {found.violation}{where}")
+        if found.end == "finished":
+            raise CardError(f"an assertion in the card failed after {found.cycles} cycles{where}")
+        if found.end == "limit":
             raise CardTimeout(f"the command must end within {timeout:g} s and {self._cycle_limit} "
-                              f"cycles, not run on after {cycles} cycles{where}")
-        status = Status(tuple(words))
+                              f"cycles, not run on after {found.cycles} cycles{where}")
+        status = Status(tuple(found.words))
         if status.error:
             stopped = CardStopped(status)
             if where:
@@ -171,35 +145,33 @@ class RtlCard:
         return status
 
     def close(self) -> None:
-        self._end()
+        self._simulation.close(self.index)
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
-    """Close the pipe, which ends the child; kill it if that does not."""
-    pipe.close()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def traced(trace: bool, waves: str | None) -> bool:
+    """Whether cards are to be built so that they can record waveforms."""
+    return bool(trace or waves or os.environ.get("HEDDLE_TRACE"))
 
 
-def open_card(config: CardConfig, index: int, *, clock_mhz: float | None = None,
-              latency_ns: float | None = None, **options: Any) -> RtlCard:
-    """Entry point ``rtl`` of ``heddle.cards``.
+def open_cards(config: CardConfig, *, timing: Timing | None = None, clock_mhz: float | None = None,
+               latency_ns: float | None = None, trace: bool = False, events: bool = False,
+               cycle_limit: int = CYCLE_LIMIT, **options: Any) -> list[RtlCard]:
+    """Open the cards of a ring (entry point ``rtl`` of the group ``heddle.cards``).
 
     Parameters
     ----------
     config : CardConfig
-    index : int
-        Number of the card among those opened together.
+    timing, trace, events, cycle_limit
+        As for :class:`RtlCard`.
     clock_mhz, latency_ns : float, optional
         Of the :class:`Timing`, for callers that cannot make one.
     options
-        Of :class:`RtlCard`.
+        Of :class:`~cardsim.rtl.simulation.Simulation`.
     """
-    given = {name: value for name, value in (("clock_mhz", clock_mhz), ("latency_ns", latency_ns))
-             if value is not None}
-    if given:
-        options["timing"] = dataclasses.replace(options.get("timing") or Timing(), **given)
-    return RtlCard(config, **options)
+    parameters = {"clock_mhz": clock_mhz, "latency_ns": latency_ns}
+    given: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
+    timing = dataclasses.replace(timing or Timing(), **given)
+    simulation = Simulation(config, timing=timing, trace=traced(trace, options.get("waves")),
+                            **options)
+    return [RtlCard(config, timing=timing, events=events, cycle_limit=cycle_limit,
+                    simulation=simulation, index=index) for index in range(config.cards)]

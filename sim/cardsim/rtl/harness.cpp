@@ -1,158 +1,122 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Verilated bench (card and HBM channels) as a library: the clock loop stays in C++ until the card raises its interrupt.
-#include <cstring>
-#include <memory>
-#include <string>
-#include <vector>
+// The cards of a ring, or one card, as a library: the clock loop stays in C++ until the cards that are waited for raise their interrupts.
+//
+// Every call ends with all cards at the same cycle.  In between they are simulated in windows: what a card sends takes the latency of a link to
+// arrive, so that each can be clocked for that long without looking at the others, on any thread.  What happens in which cycle depends neither on
+// the windows nor on the threads.  Threads end with the call that began them: the process may be forked between calls.
+#include <algorithm>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
 
-#include "Vheddle_bench.h"
-#include "verilated.h"
-#if HEDDLE_TRACE
-#include "verilated_vcd_c.h"
-#endif
+#include "card.h"
 
-extern "C" const char* heddle_hbm_violation();
-extern "C" void heddle_hbm_activity(uint8_t* bytes);
+using heddle::Access;
+using heddle::Card;
+using heddle::Link;
+using heddle::LinkTiming;
 
 namespace {
-std::unique_ptr<VerilatedContext> context;
-std::unique_ptr<Vheddle_bench> top;
-uint64_t cycles = 0;
-// Events: of each recorded cycle the card's word, then a byte of each channel.
-std::vector<uint8_t> events;
-size_t record_bytes = 0, events_limit = 0;      // 0: nothing is recorded
-#if HEDDLE_TRACE
-std::unique_ptr<VerilatedVcdC> waves;
-#endif
+constexpr uint64_t kWindow = 256;       // of a card alone: cycles between two looks for breaches of a protocol
+constexpr uint64_t kNever = ~0ull;
 
-void dump(uint64_t time) {
-#if HEDDLE_TRACE
-    if (waves) waves->dump(time);
-#else
-    (void)time;
-#endif
-}
+std::vector<std::unique_ptr<Link>> links;       // of card c: to its next at 2 * c, to its previous at 2 * c + 1
+std::vector<std::unique_ptr<Card>> cards;
+uint64_t window = kWindow, number = 0;
+unsigned workers = 1;
 
-// One clock cycle; inputs were set while the clock was low.
-void tick() {
-    top->eval();
-    // What the edge sees, so before it; what the channels do at it, after it.
-    const uint64_t word = top->events;
-    top->clk = 1;
-    top->eval();
-    if (events.size() < events_limit) {
-        const size_t at = events.size();
-        events.resize(at + record_bytes);
-        std::memcpy(&events[at], &word, 8);
-        heddle_hbm_activity(&events[at + 8]);
+// Where threads wait for each other; the last to come does something before they go on.
+class Meeting {
+public:
+    Meeting(unsigned size, std::function<void()> then) : size_(size), then_(std::move(then)) {}
+    void wait() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        const uint64_t round = round_;
+        if (++here_ == size_) {
+            here_ = 0;
+            round_++;
+            then_();
+            all_.notify_all();
+        } else {
+            all_.wait(lock, [&] { return round_ != round; });
+        }
     }
-    dump(cycles * 10);
-    top->clk = 0;
-    top->eval();
-    dump(cycles * 10 + 5);
-    cycles++;
+
+private:
+    const unsigned size_;
+    const std::function<void()> then_;
+    std::mutex mutex_;
+    std::condition_variable all_;
+    unsigned here_ = 0;
+    uint64_t round_ = 0;
+};
+
+// Clock all cards until each is settled, for at most so many cycles.  A card alone is not clocked further than that, cards of a ring to the end of a window.
+void drive(uint64_t left) {
+    uint64_t length = 0;
+    const auto plan = [&] {
+        const bool settled = std::all_of(cards.begin(), cards.end(), [](const auto& card) { return card->settled(); });
+        length = settled ? 0 : std::min(window, left);
+        left -= length;
+        number++;
+    };
+    Meeting meeting(workers, plan);
+    const auto work = [&](size_t first) {
+        while (length) {
+            for (size_t k = first; k < cards.size(); k += workers) cards[k]->run(length, number, links.empty());
+            meeting.wait();
+        }
+    };
+    plan();
+    std::vector<std::thread> threads;
+    for (unsigned k = 1; k < workers; k++) threads.emplace_back(work, k);
+    work(0);
+    for (auto& thread : threads) thread.join();
 }
 }  // namespace
 
 extern "C" {
 
-void heddle_open(uint64_t seed) {
-    top.reset();        // before the context that it lives in
-    context = std::make_unique<VerilatedContext>();
-    // Everything the design does not set starts at random: what is read before it is written shows.
-    context->randReset(2);
-    context->randSeed(int(seed % 0x7FFFFFFF) + 1);
-    context->traceEverOn(true);
-    top = std::make_unique<Vheddle_bench>(context.get());
-    top->clk = 0;
-    top->rst_n = 0;
-    top->eval();
-}
-
-void heddle_reset() {
-    top->rst_n = 0;
-    top->s_axi_control_awvalid = top->s_axi_control_wvalid = top->s_axi_control_bready = 0;
-    top->s_axi_control_arvalid = top->s_axi_control_rready = 0;
-    for (int k = 0; k < 16; k++) tick();
-    top->rst_n = 1;
-    for (int k = 0; k < 16; k++) tick();
-}
-
-// Control port: 0 = done, 1 = the card answered with an error, 2 = no answer.
-int heddle_control_write(uint32_t address, uint32_t data) {
-    top->s_axi_control_awaddr = address;
-    top->s_axi_control_wdata = data;
-    top->s_axi_control_wstrb = 0xF;
-    top->s_axi_control_awvalid = top->s_axi_control_wvalid = 1;
-    top->s_axi_control_bready = 1;
-    int result = 2;
-    for (int k = 0; k < 1000 && result == 2; k++) {
-        top->eval();
-        const bool aw = top->s_axi_control_awready, w = top->s_axi_control_wready, b = top->s_axi_control_bvalid;
-        const int resp = top->s_axi_control_bresp;
-        tick();
-        if (aw) top->s_axi_control_awvalid = 0;
-        if (w) top->s_axi_control_wvalid = 0;
-        if (b) result = resp != 0;
+void heddle_open(uint32_t beat_bytes, uint64_t seed, const LinkTiming* timing, uint32_t threads) {
+    constexpr int count = HEDDLE_CARDS;
+    cards.clear();
+    links.clear();
+    window = kWindow;
+    workers = HEDDLE_TRACE ? 1 : std::max(1u, std::min<unsigned>(threads, count));
+    for (int k = 0; k < count; k++) cards.push_back(std::make_unique<Card>(k, seed));
+    if (count == 1) return;
+    for (int k = 0; k < 2 * count; k++) links.push_back(std::make_unique<Link>(*timing, beat_bytes, k));
+    for (int k = 0; k < count; k++) {
+        cards[k]->join(heddle::kNext, links[2 * k].get(), links[2 * ((k + 1) % count) + 1].get());
+        cards[k]->join(heddle::kPrevious, links[2 * k + 1].get(), links[2 * ((k + count - 1) % count)].get());
     }
-    top->s_axi_control_awvalid = top->s_axi_control_wvalid = top->s_axi_control_bready = 0;
-    return result;
+    window = links[0]->latency();
 }
 
-int heddle_control_read(uint32_t address, uint32_t* data) {
-    top->s_axi_control_araddr = address;
-    top->s_axi_control_arvalid = top->s_axi_control_rready = 1;
-    int result = 2;
-    for (int k = 0; k < 1000 && result == 2; k++) {
-        top->eval();
-        const bool ar = top->s_axi_control_arready, r = top->s_axi_control_rvalid;
-        const int resp = top->s_axi_control_rresp;
-        *data = top->s_axi_control_rdata;
-        tick();
-        if (ar) top->s_axi_control_arvalid = 0;
-        if (r) result = resp != 0;
-    }
-    top->s_axi_control_arvalid = top->s_axi_control_rready = 0;
-    return result;
-}
+// From that cycle on nothing arrives of what the card sends to its next (side 1) or its previous card (0).
+void heddle_cut(uint32_t card, uint32_t side, uint64_t cycle) { links[2 * card + (side == heddle::kPrevious)]->cut(cycle); }
 
-// Clock until the interrupt: 0 = it came, 1 = not within `limit` cycles, 2 = the AXI protocol was broken, 3 = $stop or assertion.
-int heddle_run(uint64_t limit) {
-    for (uint64_t k = 0; k < limit; k++) {
-        tick();
-        if (top->irq) return 0;
-        if (context->gotFinish()) return 3;
-        if (!(k & 255) && *heddle_hbm_violation()) return 2;
-    }
-    return *heddle_hbm_violation() ? 2 : 1;
-}
+// Give a card accesses to carry out, and carry out those of all cards.
+void heddle_begin(uint32_t card, Access* accesses, uint64_t count) { cards[card]->begin(accesses, count); }
+void heddle_settle() { drive(kNever); }
 
-uint64_t heddle_cycles() { return cycles; }
-
-// Record events of at most `limit` cycles from here on, on a card of so many channels; 0 to stop.  What was recorded goes.
-void heddle_events_record(uint64_t limit, uint32_t channels) {
-    record_bytes = 8 + channels;
-    events_limit = limit * record_bytes;
-    events.clear();
-    events.shrink_to_fit();
+// Wait for the interrupt of a card; clock until none is waited for, for at most so many cycles.
+void heddle_await(uint32_t card) { cards[card]->await(); }
+void heddle_run(uint64_t limit) {
+    drive(limit);
+    for (auto& card : cards) card->give_up();
 }
-uint64_t heddle_events_size() { return events.size(); }
-const uint8_t* heddle_events_data() { return events.data(); }
+// How the last wait for a card has ended (card.h, End), and in which cycle.
+int heddle_end(uint32_t card) { return cards[card]->end(); }
+uint64_t heddle_ended_at(uint32_t card) { return cards[card]->ended_at(); }
 
-int heddle_trace(const char* path) {
-#if HEDDLE_TRACE
-    if (path) {
-        waves = std::make_unique<VerilatedVcdC>();
-        top->trace(waves.get(), 99);
-        waves->open(path);
-    } else if (waves) {
-        waves->close();
-        waves.reset();
-    }
-    return 1;
-#else
-    (void)path;
-    return 0;
-#endif
-}
+uint64_t heddle_cycles() { return cards[0]->cycles(); }
+const char* heddle_violation(uint32_t card) { return cards[card]->violation(); }
+
+void heddle_events_record(uint32_t card, uint64_t cycles, uint32_t channels) { cards[card]->record(cycles, channels); }
+uint64_t heddle_events_size(uint32_t card) { return cards[card]->events().size(); }
+const uint8_t* heddle_events_data(uint32_t card) { return cards[card]->events().data(); }
+
+int heddle_trace(uint32_t card, const char* path) { return cards[card]->trace(path); }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI4 port of one simulated HBM channel; the model is C++ (hbm.cpp).
-module heddle_hbm #(parameter int INDEX = 0, parameter longint BYTES = 1 << 28, parameter int BEAT = 16) (
+module heddle_hbm #(parameter int INDEX = 0, parameter int BEAT = 16) (
     input logic clk, input logic rst_n,
     input logic arvalid, output logic arready, input logic arid, input logic [63:0] araddr,
     input logic [7:0] arlen, input logic [2:0] arsize, input logic [1:0] arburst,
@@ -13,7 +13,7 @@ module heddle_hbm #(parameter int INDEX = 0, parameter longint BYTES = 1 << 28, 
     output logic bvalid, input logic bready, output logic bid, output logic [1:0] bresp
 );
     import "DPI-C" function int heddle_hbm_tick(
-        input int index, input longint bytes, input int beat_bytes, input int reset, input int flags,
+        input int index, input int beat_bytes, input int reset, input int flags,
         input longint araddr, input int ar, input longint awaddr, input int aw,
         input bit [8*BEAT-1:0] wdata, input longint wstrb, inout bit [8*BEAT-1:0] rdata);
 
@@ -21,7 +21,7 @@ module heddle_hbm #(parameter int INDEX = 0, parameter longint BYTES = 1 << 28, 
     int answer;
     always_ff @(posedge clk) begin
         answer = heddle_hbm_tick(
-            INDEX, BYTES, BEAT, int'(!rst_n),
+            INDEX, BEAT, int'(!rst_n),
             int'({awid, arid, bready, wlast, wvalid, awvalid, rready, arvalid}),
             araddr, int'({arburst, arsize, arlen}), awaddr, int'({awburst, awsize, awlen}),
             wdata, longint'(wstrb), data);

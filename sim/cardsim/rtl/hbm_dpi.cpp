@@ -12,27 +12,20 @@ using heddle::Request;
 using heddle::Timing;
 
 namespace {
-std::vector<std::unique_ptr<Channel>> channels;
-Timing timing;
-
-Channel& channel(int index, uint64_t bytes, uint32_t beat_bytes) {
-    if (index >= int(channels.size())) channels.resize(index + 1);
-    auto& slot = channels[index];
-    if (!slot) {
-        slot = std::make_unique<Channel>(index, bytes, beat_bytes);
-        slot->configure(timing);
-    }
-    return *slot;
-}
+// Channels of every card.
+using Channels = std::vector<std::unique_ptr<Channel>>;
+std::vector<Channels> memories;
+// Those of the card that this thread simulates.
+thread_local const Channels* current = nullptr;
 }  // namespace
 
 extern "C" {
 
 // flags in: arvalid, rready, awvalid, wvalid, wlast, bready, arid, awid from bit 0 up.
 // flags out: arready, rvalid, rlast, awready, wready, bvalid, rid, bid, rresp (2), bresp (2) from bit 0 up.
-int heddle_hbm_tick(int index, long long bytes, int beat_bytes, int reset, int flags, long long araddr, int ar,
+int heddle_hbm_tick(int index, int beat_bytes, int reset, int flags, long long araddr, int ar,
                     long long awaddr, int aw, const svBitVecVal* wdata, long long wstrb, svBitVecVal* rdata) {
-    Channel& c = channel(index, bytes, beat_bytes);
+    Channel& c = *(*current)[index];
     if (reset) {
         c.reset();
         return 0;
@@ -62,27 +55,37 @@ int heddle_hbm_tick(int index, long long bytes, int beat_bytes, int reset, int f
            a.bid << 7 | a.rresp << 8 | a.bresp << 10;
 }
 
+// The cards' memory: so many cards of so many channels each.  Stalls and errors are those of the seed, others on every card.
+void heddle_hbm_open(int cards, int channels, uint64_t bytes, uint32_t beat_bytes, const Timing* timing) {
+    memories.clear();
+    memories.resize(cards);
+    for (int card = 0; card < cards; card++) {
+        Timing own = *timing;
+        own.seed += uint64_t(card) << 32;
+        for (int index = 0; index < channels; index++) {
+            memories[card].push_back(std::make_unique<Channel>(index, bytes, beat_bytes));
+            memories[card].back()->configure(own);
+        }
+    }
+}
+// The card that this thread simulates from now on.
+void heddle_hbm_card(int card) { current = &memories[card]; }
+
 // The back door.  Offsets are within the channel; callers stay inside it.
-void heddle_hbm_open(int index, uint64_t bytes, uint32_t beat_bytes) { channel(index, bytes, beat_bytes); }
-void heddle_hbm_write(int index, uint64_t offset, const uint8_t* data, uint64_t size) {
-    std::memcpy(channels[index]->data() + offset, data, size);
+void heddle_hbm_write(int card, int index, uint64_t offset, const uint8_t* data, uint64_t size) {
+    std::memcpy(memories[card][index]->data() + offset, data, size);
 }
-void heddle_hbm_read(int index, uint64_t offset, uint8_t* data, uint64_t size) {
-    std::memcpy(data, channels[index]->data() + offset, size);
-}
-void heddle_hbm_timing(const Timing* parameters) {
-    timing = *parameters;
-    for (auto& c : channels)
-        if (c) c->configure(timing);
+void heddle_hbm_read(int card, int index, uint64_t offset, uint8_t* data, uint64_t size) {
+    std::memcpy(data, memories[card][index]->data() + offset, size);
 }
 // What every channel's port did at the last edge (Channel::activity), a byte each.
-void heddle_hbm_activity(uint8_t* bytes) {
-    for (size_t k = 0; k < channels.size(); k++) bytes[k] = channels[k]->activity();
+void heddle_hbm_activity(int card, uint8_t* bytes) {
+    for (auto& c : memories[card]) *bytes++ = c->activity();
 }
 // The first breach of the AXI protocol, or an empty string.
-const char* heddle_hbm_violation() {
-    for (auto& c : channels)
-        if (c && !c->violation().empty()) return c->violation().c_str();
+const char* heddle_hbm_violation(int card) {
+    for (auto& c : memories[card])
+        if (!c->violation().empty()) return c->violation().c_str();
     return "";
 }
 }

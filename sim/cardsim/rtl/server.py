@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child process of a Verilated card: takes calls from a pipe until it is closed.
+"""The child process of Verilated cards: takes calls from a pipe until it is closed.
 
 Before each command the process forks, and the copy waits: if the command fails, the copy runs it
 again from the same state and records the waveform of its end, so a failure costs nothing before it
@@ -17,10 +17,10 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec import registers
 
-from .model import Model
-from .timing import Timing
+from .command import Command, Outcome
+from .model import Model, wave_file
 
 #: Cycles between two looks at the clock and the parent.
 SLICE = 20_000
@@ -80,69 +80,91 @@ class Replay:
 
 
 class Server:
-    """Answers calls: (name, arguments) in, ("ok", result) or ("error", kind, text) out."""
+    """Answers calls: (name, arguments) in, ("ok", result) or ("error", text) out."""
 
     def __init__(self, model: Model, waves: str | None) -> None:
         self.model, self._waves = model, waves
         self.can_record = model.waves(None)
 
-    def write(self, address: int, data: bytes) -> None:
-        self.model.memory_write(address, data)
+    def write(self, card: int, address: int, data: bytes) -> None:
+        self.model.memory_write(address, data, card)
 
-    def read(self, address: int, size: int) -> bytes:
-        return self.model.memory_read(address, size)
+    def read(self, card: int, address: int, size: int) -> bytes:
+        return self.model.memory_read(address, size, card)
 
-    def status(self) -> list[int]:
-        return self.model.acknowledge()
+    def status(self, card: int) -> list[int]:
+        return self.model.acknowledge_all([card])[card]
 
-    def reset(self) -> None:
-        self.model.reset()
+    def reset(self, card: int) -> None:
+        self.model.reset(card)
 
-    def cycles(self) -> int:
+    def cycles(self, card: int) -> int:
         return self.model.cycles
 
-    def record(self, cycles: int) -> None:
-        self.model.record(cycles)
+    def record(self, card: int, cycles: int) -> None:
+        self.model.record(cycles, card)
 
-    def events(self) -> bytes:
-        return self.model.events()
+    def events(self, card: int) -> bytes:
+        return self.model.events(card)
 
-    def run(self, address: int, seconds: float, limit: int, failure_waves: str,
-            ) -> tuple[str, int, list[int], str, str | None]:
-        """Run a command: how it ended, cycles, status words, violation, waveform.
+    def run(self, commands: dict[int, Command], failure_waves: str) -> dict[int, Outcome]:
+        """Run commands, by card, that start in one cycle; return when all have ended.
 
-        The last three may be empty.
+        A failed one leaves a waveform at ``failure_waves``, if there can be one.
         """
-        replay = Replay(lambda path, cycles: self._repeat(address, path, cycles)) \
+        replay = Replay(lambda path, cycles: self._repeat(commands, path, cycles)) \
             if self.can_record and failure_waves else None
         try:
             if self._waves:
                 self.model.waves(self._waves)
-            before, until = self.model.cycles, time.monotonic() + seconds
-            self.model.start(address)
-            end = "limit"
-            while (end == "limit" and self.model.cycles - before < limit
-                   and time.monotonic() < until and os.getppid() != 1):
-                end = self.model.clock(min(SLICE, limit))
-            cycles = self.model.cycles - before
-            words = self.model.acknowledge() if end == "done" else []
-            failed = end != "done" or words[4] != 0
-            recorded = bool(failed and replay and replay.record(failure_waves, cycles))
-            return end, cycles, words, self.model.violation, failure_waves if recorded else None
+            ends = self._carry_out(commands)
+            words = self.model.acknowledge_all(
+                card for card, (end, _) in ends.items() if end == "done")
+            failed = {card: cycles for card, (end, cycles) in ends.items()
+                      if end != "done" or words[card][registers.STATUS.index("error")]}
+            # One card's failure makes the others fail: what happened first is of interest.
+            recorded = bool(failed and replay
+                            and replay.record(failure_waves, min(failed.values())))
+            return {card: Outcome(
+                end, cycles, words.get(card, []), self.model.violation_of(card),
+                wave_file(failure_waves, card, self.model.config)
+                if recorded and card in failed else None) for card, (end, cycles) in ends.items()}
         finally:
             if self._waves:
                 self.model.waves(None)
             if replay:
                 replay.close()
 
-    def _repeat(self, address: int, path: str, cycles: int) -> None:
+    def _carry_out(self, commands: dict[int, Command]) -> dict[int, tuple[str, int]]:
+        """How each command ended, and its cycles."""
+        model, before, begun = self.model, self.model.cycles, time.monotonic()
+        piece = max(1, SLICE // model.config.cards)
+        model.start_all({card: command.address for card, command in commands.items()})
+        ends: dict[int, tuple[str, int]] = {}
+        waiting = dict(commands)
+        while waiting:
+            left = min(command.limit for command in waiting.values()) - (model.cycles - before)
+            model.clock(min(piece, max(left, 1)), waiting)
+            cycles, seconds = model.cycles - before, time.monotonic() - begun
+            for card, command in list(waiting.items()):
+                end = model.end(card)
+                if end != "limit":
+                    ends[card] = end, model.ended_at(card) - before
+                elif cycles >= command.limit or seconds >= command.seconds or os.getppid() == 1:
+                    ends[card] = end, cycles
+                else:
+                    continue
+                del waiting[card]
+        return ends
+
+    def _repeat(self, commands: dict[int, Command], path: str, cycles: int) -> None:
         before = self.model.cycles
-        self.model.start(address)
+        self.model.start_all({card: command.address for card, command in commands.items()})
         quiet = cycles - WAVE_CYCLES - (self.model.cycles - before)
         if quiet > 0:
-            self.model.clock(quiet)
+            self.model.clock(quiet, commands)
         self.model.waves(path)
-        self.model.clock(cycles - (self.model.cycles - before) + 16)
+        self.model.clock(cycles - (self.model.cycles - before) + 16, commands)
         self.model.waves(None)
 
 
@@ -162,13 +184,13 @@ def serve(connection: Connection, server: Server) -> None:
 
 
 def main() -> None:
-    """``python -m cardsim.rtl.server FD``: the first message says which card."""
+    """``python -m cardsim.rtl.server FD``: the first message says which cards."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the host's affair
     connection = multiprocessing.connection.Connection(int(sys.argv[1]))
-    library, config, timing, waves = connection.recv()
+    library, config, timing, link, threads, waves = connection.recv()
     try:
-        model = Model(pathlib.Path(library), CardConfig(**config), Timing(**timing))
+        model = Model(pathlib.Path(library), config, timing, link, threads)
         connection.send(("ok", None))
     except Exception:
         connection.send(("error", traceback.format_exc(limit=3)))

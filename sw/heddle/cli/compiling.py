@@ -13,6 +13,7 @@ from ..check import check
 from ..checkpoint import Checkpoint
 from ..compile import DECODE, Compiler
 from ..errors import UserError
+from ..explain import explain as explain_
 from ..listing import listing, words
 from ..model import prepare
 from ..options import Options
@@ -32,6 +33,8 @@ def compile_(
     cards: common.Cards = "sim:tiny",
     candidates: Annotated[int, typer.Option(help="Best tokens in every result.")] = 0,
     logits: Annotated[bool, typer.Option("--logits", help="Write all logits to memory.")] = False,
+    explain: Annotated[bool, typer.Option(
+        "--explain", help="Say what each card of a ring holds and sends.")] = False,
     pattern: common.Pattern = None,
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
@@ -41,16 +44,21 @@ def compile_(
     """Compile the program of a decode step, check it for races and say what it needs.
 
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280 -o build/program
+    Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280*4 --explain
     """
     options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
-    layout, _ = prepare(Checkpoint(model), cards, options)
+    placed, _ = prepare(Checkpoint(model), cards, options)
+    layout = placed[0]
     if not 0 <= candidates <= layout.config.top_k:
         raise UserError(f"candidates must be in 0..{layout.config.top_k} on {layout.config.name}, "
                         f"not {candidates}")
-    program = Compiler(layout, candidates=candidates, store_logits=logits).program()
-    position = layout.context - 1
-    checked = check(layout.config, program.instructions, {
-        **first_pass(layout, DECODE, [position]), Register.LEFT: 1, SILENT: 1})
+    position, programs, executed = layout.context - 1, [], []
+    for part in placed:
+        programs.append(Compiler(part, candidates=candidates, store_logits=logits).program())
+        executed.append(check(part.config, programs[-1].instructions, {
+            **first_pass(part, DECODE, [position]), Register.LEFT: 1, SILENT: 1}))
+    program, checked = programs[0], executed[0]
+    cards_ = [explain_(part, each) for part, each in zip(placed, programs, strict=True)]
     size = layout.memory.used * layout.config.beat_bytes
     used = {number for _, fields in program.instructions for number in range(COUNTERS)
             if fields["wait"] >> number & 1}
@@ -59,13 +67,26 @@ def compile_(
         "instructions_per_token": checked - 1, "context": layout.context,
         "pattern": layout.pattern.name, "bytes_per_channel": size,
         "memory": dataclasses.asdict(layout.memory), "scratch": dataclasses.asdict(layout.scratch),
-        "planes": dataclasses.asdict(layout.planes)}
+        "planes": dataclasses.asdict(layout.planes), "cards": cards_}
     OUT.print(f"{len(program)} instructions, {checked - 1} a token, {len(used)} counters, "
               f"no races; {size / 2**20:.1f} MB of each of {layout.config.channels} channels")
+    if explain:
+        OUT.print()
+        OUT.print(common.table(
+            ("card", "heads", "x", "hidden", "vocabulary rows", "MB", "sends back", "sends on"),
+            [(str(card["card"]), *("{}–{}".format(card[name][0], card[name][1] - 1)
+                                   for name in ("heads", "x", "hidden")),
+              f"{card['vocabulary']:,}", f"{card['megabytes']:,.1f}",
+              *(f"{card['sends'][side]:,} B" for side in ("previous", "next")))
+             for card in cards_]))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        (output / PROGRAM).write_bytes(program.image())
-        (output / LISTING).write_text("\n".join(listing(program)) + "\n", encoding="utf-8")
+        for number, each in enumerate(programs):
+            # Of a ring, those of the other cards lie beside the first one's.
+            folder = output / f"card{number}" if number else output
+            folder.mkdir(exist_ok=True)
+            (folder / PROGRAM).write_bytes(each.image())
+            (folder / LISTING).write_text("\n".join(listing(each)) + "\n", encoding="utf-8")
         common.write_json(output / LAYOUT, found)
     common.write_json(json, found)
 

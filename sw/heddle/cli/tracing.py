@@ -38,8 +38,11 @@ class Watch:
 
     def __call__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        holder = runtime.card if isinstance(runtime.card, Meter) else runtime
-        holder.card = self.recorder = Recorder(holder.card)
+        card = runtime.cards[0]
+        if isinstance(card, Meter):
+            card.card = self.recorder = Recorder(card.card)
+        else:
+            runtime.cards[0] = self.recorder = Recorder(card)
 
 
 def trace(

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cycles of SEND and RECEIVE.
+
+All cards of a ring run the same program on parts of the same size, or nearly so: what a card
+awaits from a neighbour is on its way when what it sends itself is.  So the n-th message that comes
+from the one side left when the n-th left to the other.
+"""
+
+from rtl_gen.spec.rules import Values
+
+from .latencies import Latencies
+
+
+class Links:
+    """The links to both neighbours.
+
+    Parameters
+    ----------
+    of : Latencies
+    latency : float
+        Cycles of the way.
+    rate : float
+        Beats a cycle of the way, at most 1.
+    """
+
+    def __init__(self, of: Latencies, latency: float, rate: float) -> None:
+        self._of, self._latency, self._rate = of, latency, min(1.0, rate)
+        #: By way, next and previous: when it is free, when messages have arrived, and how many of
+        #: them have been taken.
+        self._free = [0.0, 0.0]
+        self._arrived: list[list[int]] = [[], []]
+        self._taken = [0, 0]
+
+    def _beats(self, v: Values) -> int:
+        return v["words"] * v["columns"] * self._of.word_beats
+
+    def send(self, v: Values, taken: int) -> int:
+        """When a SEND that was taken then is done."""
+        of, beats = self._of, self._beats(v)
+        begin = taken + of.send
+        for way, wanted in enumerate((v["next"], v["previous"])):
+            if not wanted:
+                continue
+            at = self._free[way]
+            for start in range(0, beats, of.frame):
+                size = min(of.frame, beats - start)
+                at = max(at, begin + start + size + of.frame_out) + (size + 1) / self._rate
+            self._free[way] = at
+            last = (beats - 1) % of.frame + 1
+            self._arrived[way].append(int(at + self._latency) + of.frame_in + last)
+        return begin + beats
+
+    def receive(self, v: Values, taken: int) -> int:
+        """When a RECEIVE that was taken then is done."""
+        way, of = v["source"], self._of
+        number = self._taken[way]
+        self._taken[way] += 1
+        arrived = self._arrived[way]
+        # The others may have more pieces than this card: those come when its last has.
+        there = arrived[min(number, len(arrived) - 1)] if arrived else 0
+        return max(taken + of.receive + self._beats(v), there + of.receive)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each card of a ring holds of a model, and what a decode step sends."""
+
+from typing import Any
+
+from rtl_gen.spec.isa import Register
+
+from .layout import Layout
+from .parts import SILENT, Columns, first_pass
+from .program import Program
+from .trace import trace
+
+
+def traffic(layout: Layout, program: Program, position: int) -> dict[str, int]:
+    """Bytes that a card sends to the card before it and to the next in one decode step."""
+    registers = {**first_pass(layout, Columns(), [position]), Register.LEFT: 1, SILENT: 1}
+    sent = {"previous": 0, "next": 0}
+    for step in trace(program.instructions, registers):
+        if step.name == "SEND":
+            size = step.values["words"] * step.values["columns"] * layout.config.word_bytes
+            for side in sent:
+                sent[side] += size * step.values[side]
+    return sent
+
+
+def explain(layout: Layout, program: Program) -> dict[str, Any]:
+    """What a card holds and sends, for tables and JSON.
+
+    Parameters
+    ----------
+    layout : Layout
+    program : Program
+        Of decode steps.
+
+    Returns
+    -------
+    dict
+        ``heads``, ``x`` and ``hidden`` as [first, end) (elements of the last two), ``vocabulary``
+        the rows of the LM head, ``megabytes`` those of weights, tables and caches on all channels,
+        ``sends`` the bytes of a decode step by side, at the last position of the context.
+    """
+    config, parts, card = layout.config, layout.parts, layout.card
+    lanes = config.channels
+
+    def elements(words: range, total: int) -> list[int]:
+        return [words.start * lanes, min(words.stop * lanes, total)]
+
+    return {
+        "card": card, "heads": [layout.heads.start, layout.heads.stop],
+        "x": elements(parts.x[card], layout.shape.width),
+        "hidden": elements(parts.hidden[card], layout.shape.inner),
+        "vocabulary": layout.matrices["head"].outputs,
+        "megabytes": layout.memory.used * config.beat_bytes * lanes / 2**20,
+        "instructions": len(program),
+        "sends": traffic(layout, program, layout.context - 1)}
