@@ -120,7 +120,7 @@ class Writes(wiring.Component):
     """
 
     #: Bits of beat numbers that are compared.
-    NEAR = 3
+    NEAR = 2
     PROMISES = ("axi", "data", "order", "place", "room", "writing")
 
     def __init__(self, promise: str):
