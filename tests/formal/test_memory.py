@@ -22,7 +22,7 @@ SIZE = BEAT.bit_length() - 1
 
 
 #: The writer's own sizes, in place of 16 beats, 63 bursts, and so on; four beats are 4 KiB to it.
-SIZES = {"BURST": 2, "PATIENCE": 1, "GATHERED": 3, "QUIET": 1, "OUTSTANDING": 3, "PAGE": 4 * BEAT}
+SIZES = {"BURST": 2, "PATIENCE": 1, "GATHERED": 3, "QUIET": 1, "OUTSTANDING": 2, "PAGE": 4 * BEAT}
 
 
 def stays(m, port, channel: str, *names: str) -> list:
