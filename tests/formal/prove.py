@@ -50,7 +50,7 @@ def prove(component: wiring.Component, folder: pathlib.Path, *, seconds: int = 6
     # `fold` gives the assumptions to the assertions, of which `orpos` makes one; `scorr` merges
     # what is always equal.  Where that leaves no register, `pdr` says nothing and `sat` does.
     report = _run([str(ABC), "-c", "read_aiger top.aig; fold; orpos; strash; scorr; "
-                   f"pdr -T {seconds}; sat"], folder)
+                   f"pdr -s -f -y -T {seconds}; sat"], folder)
     if found := re.search(r"was asserted in frame (\d+)", report):
         raise AssertionError(f"refuted in cycle {found[1]}")
     if "Property proved" not in report and "UNSATISFIABLE" not in report:

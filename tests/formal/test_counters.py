@@ -11,17 +11,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from rtl_gen.common import tree_sum
-from rtl_gen.control import queues
 from rtl_gen.control.counters import BITS, Counters, Order
-from rtl_gen.control.dispatch import QUEUES, Reporter
-from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS
+from rtl_gen.control.dispatch import Reporter
+from rtl_gen.control.queues import DEPTH
+from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, Queue
 from tests.formal.prove import prove
 
 pytestmark = pytest.mark.formal
-#: The queues, the units, and behind either of them control.
-WAITERS, REPORTERS = len(QUEUES) + 1, len(Reporter) + 1
+#: Of a card in a ring: the queues and control, the units and control.
+WAITERS, REPORTERS = len(Queue), len(Reporter) + 1
 #: Instructions in the queues, at most.
-WAITING = len(QUEUES) * queues.DEPTH
+WAITING = (len(Queue) - 1) * DEPTH
 
 
 class Granted(wiring.Component):

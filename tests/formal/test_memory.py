@@ -1,51 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
 """AXI masters of a channel, against a memory that obeys AXI and is otherwise free.
-
-Beats of 128 bytes, so that 32 of them fill 4 KiB; addresses are compared to 16 KiB.
 """
 
 import pytest
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from rtl_gen.memory import reader
+from rtl_gen.memory import reader, writer
 from rtl_gen.memory.reader import PAGE, Reader
+from rtl_gen.memory.writer import Writer
+from rtl_gen.spec.config import find
+from tests.formal.order import Order
 from tests.formal.prove import prove
 
 pytestmark = pytest.mark.formal
-BEAT = 128
+CONFIG = find("u280")
+BEAT = CONFIG.beat_bytes
 SIZE = BEAT.bit_length() - 1
-#: Bits of a beat's number within `PAGE`, and of the numbers that are compared.
-INSIDE, NEAR = (PAGE // BEAT).bit_length() - 1, (4 * PAGE // BEAT).bit_length() - 1
 
 
-def stays(m, port, channel: str, *names: str):
-    """What is offered on a channel stays until it is taken."""
+#: The writer's own sizes, in place of 16 beats, 63 bursts, and so on; four beats are 4 KiB to it.
+SIZES = {"BURST": 2, "PATIENCE": 1, "GATHERED": 3, "QUIET": 1, "OUTSTANDING": 2, "PAGE": 4 * BEAT}
+
+
+def stays(m, port, channel: str, *names: str) -> list:
+    """Assertions: what is offered on a channel stays until it is taken."""
     valid, ready = getattr(port, f"{channel}valid"), getattr(port, f"{channel}ready")
-    waits = Signal(name=f"{channel}_waits")
-    m.d.sync += waits.eq(valid & ~ready)
-    with m.If(waits):
-        m.d.comb += Assert(valid)
-    for name in names:
-        value = getattr(port, channel + name)
-        before = Signal.like(value, name=f"{channel}_{name}_before")
-        m.d.sync += before.eq(value)
-        with m.If(waits):
-            m.d.comb += Assert(value == before)
+    offered = Cat(valid, *(getattr(port, channel + name) for name in names))
+    waits, before = Signal(name=f"{channel}_waits"), Signal(len(offered), name=f"{channel}_before")
+    m.d.sync += [waits.eq(valid & ~ready), before.eq(offered)]
+    return [Assert(~waits | (offered == before))]
+
+
+def allowed(port, channel: str, *, burst: int, page: int = PAGE) -> list:
+    """Assertions: bursts are such as AXI allows, and no longer than ``burst``."""
+    valid, address, length, size, kind = (
+        getattr(port, channel + name) for name in ("valid", "addr", "len", "size", "burst"))
+    inside = address[SIZE:page.bit_length() - 1]
+    return [Assert(~valid | right) for right in (
+        address[:SIZE] == 0, length < burst, size == SIZE, kind == 1,
+        inside + length < page // BEAT)]
 
 
 class Reads(wiring.Component):
     """A reader, what it asks for, and what comes."""
 
     OUTSTANDING, BEATS_BITS = 3, 7
+    #: Bits of beat numbers that are compared: 16 KiB.
+    NEAR = (4 * PAGE // BEAT).bit_length() - 1
 
     def __init__(self, *, burst: int):
         self.burst = burst
         super().__init__({
-            "base": In(NEAR), "address": In(NEAR), "beats": In(self.BEATS_BITS), "give": In(1),
-            "take": In(1), "abort": In(1), "arready": In(1), "rvalid": In(1), "rlast": In(1), "rdata": In(8 * BEAT)})
+            "base": In(self.NEAR), "address": In(self.NEAR), "beats": In(self.BEATS_BITS),
+            "give": In(1), "take": In(1), "abort": In(1), "arready": In(1), "rvalid": In(1),
+            "rlast": In(1), "rdata": In(8 * BEAT)})
 
     def elaborate(self, platform):
         m = Module()
@@ -56,18 +67,14 @@ class Reads(wiring.Component):
             job.p.beats.eq(self.beats), job.valid.eq(self.give), dut.o.ready.eq(self.take),
             dut.abort.eq(self.abort), port.arready.eq(self.arready),
             port.rvalid.eq(self.rvalid), port.rlast.eq(self.rlast), port.rdata.eq(self.rdata)]
-        number, beats = port.araddr[SIZE:SIZE + NEAR], port.arlen + 1
+        number, beats = port.araddr[SIZE:SIZE + self.NEAR], port.arlen + 1
 
-        stays(m, port, "ar", "addr", "len", "size", "burst", "id")
-        with m.If(port.arvalid):
-            m.d.comb += [
-                Assert(port.araddr[:SIZE] == 0), Assert(beats <= self.burst),
-                Assert(port.arsize == SIZE), Assert(port.arburst == 1),
-                Assert(number[:INSIDE] + beats <= PAGE // BEAT)]
+        m.d.comb += [stays(m, port, "ar", "addr", "len", "size", "burst", "id"),
+                     allowed(port, "ar", burst=self.burst)]
 
         # What is asked for are the runs, one after another, without gaps.
         taken, shown, news = Signal(), Signal(), Signal()
-        at, left = Signal(NEAR), Signal(self.BEATS_BITS)
+        at, left = Signal(self.NEAR), Signal(self.BEATS_BITS)
         m.d.comb += [taken.eq(job.valid & job.ready), news.eq(port.arvalid & ~shown)]
         m.d.sync += shown.eq(port.arvalid & ~port.arready)
         with m.If(news):
@@ -83,7 +90,8 @@ class Reads(wiring.Component):
         m.d.comb += [
             asked.eq(port.arvalid & port.arready),
             came.eq(port.rvalid & port.rready & port.rlast),
-            Assume(~port.rvalid | (under_way != 0)), Assert(under_way + port.arvalid <= self.OUTSTANDING),
+            Assume(~port.rvalid | (under_way != 0)),
+            Assert(under_way + port.arvalid <= self.OUTSTANDING),
             Assert(dut.reading == (port.arvalid | (under_way != 0)))]
         m.d.sync += under_way.eq(under_way + asked - came)
 
@@ -100,7 +108,93 @@ class Reads(wiring.Component):
         return m
 
 
+class Writes(wiring.Component):
+    """A writer, what it is given, and what it writes.
+
+    One of the beats that are given, any one, is marked: its data are 1 and all others 0.
+
+    Parameters
+    ----------
+    promise : str
+        Which of its promises is to be proved.
+    """
+
+    #: Bits of beat numbers that are compared.
+    NEAR = 2
+    PROMISES = ("axi", "data", "order", "place", "room", "writing")
+
+    def __init__(self, promise: str):
+        self.promise = promise
+        super().__init__({
+            "base": In(self.NEAR), "address": In(self.NEAR), "give": In(1), "choose": In(1),
+            "flush": In(1), "awready": In(1), "wready": In(1), "bvalid": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        burst, outstanding = SIZES["BURST"], SIZES["OUTSTANDING"]
+        m.submodules.dut = dut = Writer(CONFIG)
+        port, taken = dut.axi, Signal()
+        marked, mark = Signal(), Signal()
+        m.d.comb += [
+            dut.base.eq(self.base << SIZE), dut.flush.eq(self.flush), dut.i.valid.eq(self.give),
+            dut.i.p.address.eq(self.address), dut.i.p.data.eq(mark),
+            taken.eq(dut.i.valid & dut.i.ready), mark.eq(taken & self.choose & ~marked),
+            port.awready.eq(self.awready), port.wready.eq(self.wready), port.bvalid.eq(self.bvalid)]
+        m.d.sync += marked.eq(marked | mark)
+        base, begun = Signal(self.NEAR), Signal()
+        m.d.sync += [base.eq(self.base), begun.eq(1)]
+        m.d.comb += Assume(~begun | (base == self.base))
+
+        # Data follow their address, bursts are answered in order, after their data.
+        number, beats = port.awaddr[SIZE:SIZE + self.NEAR], port.awlen + 1
+        at, left = Signal(self.NEAR), Signal(range(burst + 1))
+        unanswered, complete = Signal(range(outstanding + 2)), Signal(range(outstanding + 2))
+        asked, sent, ends, answered = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            asked.eq(port.awvalid & port.awready), sent.eq(port.wvalid & port.wready),
+            ends.eq(sent & port.wlast), answered.eq(port.bvalid & port.bready),
+            Assume(~port.bvalid | (complete != 0))]
+        with m.If(asked):
+            m.d.sync += [at.eq(number), left.eq(beats)]
+        with m.Elif(sent):
+            m.d.sync += [at.eq(at + 1), left.eq(left - 1)]
+        m.d.sync += [unanswered.eq(unanswered + asked - answered),
+                     complete.eq(complete + ends - answered)]
+
+        # How many beats are on their way, and where the marked one belongs.
+        inside, place = Signal(range(2 * burst + 2)), Signal(self.NEAR)
+        m.d.sync += inside.eq(inside + taken - sent)
+        with m.If(mark):
+            m.d.sync += place.eq(self.base + self.address)
+
+        if self.promise == "order":
+            m.submodules.order = order = Order(most=2 * burst + 1)
+            m.d.comb += [order.choose.eq(self.choose), order.push.eq(taken), order.pop.eq(sent),
+                         order.shown.eq(port.wvalid), order.out.eq(port.wdata[0])]
+        if self.promise == "axi":
+            m.d.comb += [stays(m, port, "aw", "addr", "len", "size", "burst", "id"),
+                         stays(m, port, "w", "data", "last", "strb"),
+                         allowed(port, "aw", burst=burst, page=SIZES["PAGE"])]
+        if self.promise == "data":      # without a pause
+            m.d.comb += [Assert(~asked | (left == 0)), Assert(port.wvalid == (left != 0)),
+                         Assert(~port.wvalid | ((port.wlast == (left == 1)) & port.wstrb.all()))]
+        if self.promise == "place":
+            m.d.comb += Assert(~(sent & port.wdata[0]) | (at == place))
+        if self.promise == "room":
+            m.d.comb += Assert(unanswered <= outstanding)
+        if self.promise == "writing":
+            m.d.comb += Assert(dut.writing | ((inside == 0) & (unanswered == 0)))
+        return m
+
+
 @pytest.mark.parametrize("burst", [8, PAGE // BEAT])
 def test_runs_are_read(build_root, monkeypatch, burst):
     monkeypatch.setattr(reader, "BEATS_BITS", Reads.BEATS_BITS)
     prove(Reads(burst=burst), build_root / "formal" / f"reads_{burst}")
+
+
+@pytest.mark.parametrize("promise", Writes.PROMISES)
+def test_beats_are_written(build_root, monkeypatch, promise):
+    for name, value in SIZES.items():
+        monkeypatch.setattr(writer, name, value)
+    prove(Writes(promise), build_root / "formal" / f"writes_{promise}")
