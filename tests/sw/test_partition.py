@@ -144,7 +144,8 @@ def test_a_model_that_needs_four_cards():
     """It is refused with the megabytes that a channel would have to have."""
     small = dataclasses.replace(U280, channel_bytes=1 << 25)
     shape = find_shape("gpt2-1.5b")
-    with pytest.raises(heddle.UserError, match=r"MB of each of the 32 HBM channels .* at least [0-9]+"):
+    with pytest.raises(heddle.UserError,
+                       match=r"MB of each of the 32 HBM channels .* at least [0-9]+"):
         layouts(small, shape, Options(cache="int8"))
     layouts(dataclasses.replace(small, cards=4), shape, Options(cache="int8"))
 

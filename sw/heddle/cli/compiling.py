@@ -74,7 +74,7 @@ def compile_(
         OUT.print()
         OUT.print(common.table(
             ("card", "heads", "x", "hidden", "vocabulary rows", "MB", "sends back", "sends on"),
-            [(str(card["card"]), *("{}–{}".format(card[name][0], card[name][1] - 1)
+            [(str(card["card"]), *(f"{card[name][0]}–{card[name][1] - 1}"
                                    for name in ("heads", "x", "hidden")),
               f"{card['vocabulary']:,}", f"{card['megabytes']:,.1f}",
               *(f"{card['sends'][side]:,} B" for side in ("previous", "next")))
