@@ -57,6 +57,8 @@ class Runtime:
         self._programs: dict[_Kind, dict[Columns, list[Program]]] = {}
         #: The kind and number of programs that the cards hold.
         self._loaded: tuple[_Kind, int] | None = None
+        #: The kind of the programs that were carried out last.
+        self._noted: _Kind | None = None
         self._session = 0
 
     def load(self, blocks: Iterable[Block], card: int = 0) -> None:
@@ -104,7 +106,7 @@ class Runtime:
         """By number, what instructions of the programs that the first card holds begin."""
         found: dict[int, str] = {}
         start = 0
-        for program, *_ in () if self._loaded is None else self._programs[self._loaded[0]].values():
+        for program, *_ in () if self._noted is None else self._programs[self._noted].values():
             found |= {start + number: text for number, text in program.notes.items()}
             start += len(program)
         return found
@@ -253,7 +255,7 @@ class Runtime:
                 f"r{Register.TOKEN}": tokens[0],
                 f"r{Register.LEFT}": passes, f"r{SILENT}": silent + 1})
         statuses = self._carry_out(records, given, STEP_TIMEOUT * passes)
-        self._loaded = held
+        self._loaded, self._noted = held, kind
         done = statuses[0]["steps"] * columns.sequences
         # The slowest card's: the others waited for it.
         self.totals.add(max(statuses, key=lambda status: status["cycles"]), done)
@@ -273,7 +275,8 @@ class Runtime:
             numbers = {"card": card, "session": self._session}
             full = {"magic": registers.COMMAND_MAGIC, "program": memory.program,
                     "status": memory.status, "tokens": memory.tokens, "given": len(given),
-                    "ring": sum(numbers[name] << low for name, low in registers.RING.items()),
+                    "ring": sum(numbers[name] << low for name, low in registers.RING.items())
+                    if len(self.cards) > 1 else 0,
                     **values}
             words = [full.get(name, 0) for name in registers.COMMAND]
             self._write(memory.command, np.asarray(words, "<u4").tobytes(), card)

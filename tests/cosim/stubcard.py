@@ -224,8 +224,9 @@ class StubCard(Shell):
         queues, log = control.queues, loggers[GRANTS]
         m.d.comb += [
             log.valid.eq(queues.grant | queues.here.valid),
-            log.p.eq(Cat(Const(1, 32), time, Cat(queues.wait, Signal(16)), queues.grant, Signal(31),
-                         queues.here.signal, Signal(16), queues.here.valid))]
+            log.p.eq(Cat(Const(1, 32), time, Cat(queues.wait, Signal(32 - isa.COUNTERS)),
+                         queues.grant, Signal(31), queues.here.signal,
+                         Signal(32 - isa.COUNTERS), queues.here.valid))]
         return m
 
 

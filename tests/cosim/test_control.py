@@ -135,8 +135,9 @@ class Log:
                 else:
                     written[job.sequence] = time
         for _, time, bits in card.log(stubcard.GRANTS):
+            counters = (1 << isa.COUNTERS) - 1
             wait, granted, signal, done = (
-                bits & 0xFFFF, bits >> 32 & 1, bits >> 64 & 0xFFFF, bits >> 96 & 1)
+                bits & counters, bits >> 32 & 1, bits >> 64 & counters, bits >> 96 & 1)
             events += [(time, 0, wait, 0)] * granted + [(time, 1, 0, signal)] * done
         streams = [(time, tuple(bits >> 32 * k & 0xFFFFFFFF for k in range(4)))
                    for _, time, bits in card.log(stubcard.STREAMS)]

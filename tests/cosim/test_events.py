@@ -39,7 +39,8 @@ def test_the_log_adds_up_to_the_counters(run):
         "engine_cycles": (counted["entries"] != 0).sum(),
         "stall_weights": ((counted["entries"] == 0) & (counted["wait_weights"] == 1)).sum(),
         "stall_epilogue": blocked.sum(), "stall_dependency": (free & (counted["held"] == 1)).sum(),
-        "stall_idle": (free & (counted["empty"] == 1)).sum(), "instructions": reports} == counters
+        "stall_idle": (free & (counted["empty"] == 1)).sum(), "instructions": reports,
+        "stall_link": 0, "idle_link": 0} == counters
     assert all(counters[name] for name in ("stall_weights", "stall_dependency", "stall_idle"))
 
 

@@ -29,7 +29,7 @@ def test_only_what_was_signalled_starts(busy):
     async def bench(ctx):
         rng = random.Random(f"counters {busy}")
         counts, waiting = [0] * COUNTERS, [None] * REQUESTERS
-        for cycle in range(1500):
+        for cycle in range(3000):
             # A request stays until it is granted.
             for k in range(REQUESTERS):
                 if waiting[k] is None and rng.random() < 0.5:
@@ -65,7 +65,7 @@ def test_only_what_was_signalled_starts(busy):
             counts = [0] * COUNTERS if clear else [
                 count + more for count, more in zip(counts, gained, strict=True)]
 
-    simulate(dut, bench, timeout=2000, wave="counters")
+    simulate(dut, bench, timeout=4000, wave="counters")
     assert min(seen.values()) > 20, seen
 
 

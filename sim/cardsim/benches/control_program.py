@@ -13,6 +13,8 @@ HALT = isa.encode("HALT")
 #: How programs end; most of them badly.
 ENDS = ("halt", "opcode", "operand", "range", "starved", "past end", "bits", "overflow", "target",
         "not given")
+#: Masks of counters that blocks leave alone.
+ENDED, SAMPLED = 1 << isa.COUNTERS - 2, 1 << isa.COUNTERS - 1
 
 
 def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -106,18 +108,18 @@ def program(config: CardConfig, rng: random.Random, end: str, given: int = 0) ->
     words += block(config, rng, rng.randrange(1, 25), given)
     words.append(isa.encode(
         "SAMPLE", words=2, count=2 * config.vector_lanes, first=1, last=1, columns=1,
-        signal=1 << 15))
-    words.append(isa.encode("NEXT", target=target, wait=1 << 15))
+        signal=SAMPLED))
+    words.append(isa.encode("NEXT", target=target, wait=SAMPLED))
     words += block(config, rng, rng.randrange(12), given)
     words += {
-        "halt": [isa.encode("NOP", signal=1 << 14), isa.encode("HALT", wait=1 << 14)],
+        "halt": [isa.encode("NOP", signal=ENDED), isa.encode("HALT", wait=ENDED)],
         "opcode": [0xFE, HALT], "past end": [], "operand": [isa.encode("VECTOR", wait=3), HALT],
         "range": [isa.encode("STORE", words=1, address=config.channel_beats), HALT],
-        "starved": [isa.encode("SCALAR", wait=1 << 14), HALT],
+        "starved": [isa.encode("SCALAR", wait=ENDED), HALT],
         "bits": [isa.encode("NORM", slices=1) | 1 << 255, HALT],
         "target": [isa.encode("NEXT", target=len(words) + 1)],
-        "not given": [isa.encode("GIVEN", rd=12, imm=rng.choice((-1, given)), wait=1 << 14), HALT],
-        "overflow": [rng.choice((isa.encode("NOP", signal=1 << 14),
-                                 isa.encode("SCALAR", signal=1 << 14)))]
+        "not given": [isa.encode("GIVEN", rd=12, imm=rng.choice((-1, given)), wait=ENDED), HALT],
+        "overflow": [rng.choice((isa.encode("NOP", signal=ENDED),
+                                 isa.encode("SCALAR", signal=ENDED)))]
         * (isa.COUNTER_MAX + 1) + [HALT]}[end]
     return words

@@ -30,7 +30,7 @@ def fields(card: CardConfig, rng: random.Random, place: str) -> dict[str, int]:
     room = card.scratch_words - words - stride * (columns - 1)
     return {"words": words, "columns": columns, "stride": stride,
             place: rng.choice((0, room, rng.randrange(room + 1))),
-            "signal": rng.getrandbits(16)}
+            "signal": rng.getrandbits(isa.COUNTERS)}
 
 
 def places(values: dict[str, int], place: str) -> list[int]:
@@ -120,9 +120,9 @@ class Bench:
                 await RisingEdge(dut.aclk)
                 done = int(dut.done.value)
                 if done & 1:
-                    self.ends[0].append((done >> 1 & 0xFFFF, *counts[:2]))
-                if done >> 17 & 1:
-                    self.ends[1].append((done >> 18 & 0xFFFF, counts[2]))
+                    self.ends[0].append((done >> 1 & (1 << isa.COUNTERS) - 1, *counts[:2]))
+                if done >> 1 + isa.COUNTERS & 1:
+                    self.ends[1].append((done >> 2 + isa.COUNTERS & (1 << isa.COUNTERS) - 1, counts[2]))
         cocotb.start_soon(watch())
 
     def work(self, count: int) -> Work:
@@ -262,7 +262,7 @@ async def a_beat_moves_in_every_cycle(dut: Any) -> None:
             seen |= {"o": bool(dut.m_axis_o_0_tvalid.value & dut.m_axis_o_1_tvalid.value),
                      "i": bool(dut.s_axis_i_0_tvalid.value & dut.s_axis_i_0_tready.value),
                      "sent": bool(int(dut.done.value) & 1),
-                     "received": bool(int(dut.done.value) >> 17 & 1)}
+                     "received": bool(int(dut.done.value) >> 1 + isa.COUNTERS & 1)}
             for name, high in seen.items():
                 if high:
                     log[name].append(cycle)
