@@ -122,7 +122,8 @@ class Bench:
                 if done & 1:
                     self.ends[0].append((done >> 1 & (1 << isa.COUNTERS) - 1, *counts[:2]))
                 if done >> 1 + isa.COUNTERS & 1:
-                    self.ends[1].append((done >> 2 + isa.COUNTERS & (1 << isa.COUNTERS) - 1, counts[2]))
+                    signal = done >> 2 + isa.COUNTERS & (1 << isa.COUNTERS) - 1
+                    self.ends[1].append((signal, counts[2]))
         cocotb.start_soon(watch())
 
     def work(self, count: int) -> Work:
