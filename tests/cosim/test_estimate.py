@@ -51,6 +51,35 @@ def cases(config, shape, names):
             for name in names]
 
 
+RING = {
+    "ring": (Workload(context=60), {"pattern": "2:4", "cache": "int8"}),
+    "ring, prompt": (Workload(context=0, prompt=10, new=3), {}),
+    "ring, layers alone": (Workload(context=128, full=False), {"activation": "a8"}),
+}
+
+
+@pytest.mark.cosim
+@pytest.mark.parametrize(("cards", "shape", "name"), [
+    pytest.param(cards, shape, name, marks=[pytest.mark.xdist_group(f"card tiny ring {cards}")],
+                 id=f"tiny*{cards} {shape} {name}")
+    for cards, shape in ((2, "2:192:997"), (4, "2:256:997"), (4, "1:320:1500")) for name in RING])
+def test_estimated_cycles_are_those_of_a_ring(cards, shape, name):
+    """Of its slowest card, even where heads are split unevenly."""
+    workload, options = RING[name]
+    config, shape = dataclasses.replace(TINY, cards=cards), find_shape(shape)
+    measured = Bench(cards=f"rtl:tiny*{cards}", shape=shape, workload=workload,
+                     options=Options(**options)).run()
+    estimated = estimate(config, shape, workload, options=Options(**options))
+    assert measured["equal_to_sim"] is True
+    assert measured["cards"] == estimated["cards"] == cards
+    assert estimated["cycles_total"] == pytest.approx(measured["cycles_total"], rel=BOUND)
+    assert estimated["useful_bytes_per_token"] == measured["useful_bytes_per_token"]
+    link = measured["link"]
+    assert len(link["stall_cycles"]) == len(link["idle_cycles"]) == cards
+    for stalls, idle in zip(link["stall_cycles"], link["idle_cycles"], strict=True):
+        assert 0 < idle <= stalls < measured["cycles_total"]
+
+
 @pytest.mark.cosim
 @pytest.mark.parametrize(("config", "shape", "name"), [
     *cases(TINY, "2:128:997", DECODE | PASSES),

@@ -204,13 +204,40 @@ def test_a_card_alone(opened, hasty):
     ring.swap(1)
 
 
-def test_what_fails_on_one_card_is_known_of_each(opened):
+@pytest.mark.parametrize(("bad", "error"), [
+    (0xFE, Error.ILLEGAL_OPCODE), (isa.encode("RECEIVE", words=1), Error.ILLEGAL_OPERAND),
+    (isa.encode("RECEIVE", words=1, columns=1, wait=1), Error.WATCHDOG)],
+    ids=["no instruction", "no columns", "a wait for nothing"])
+def test_what_fails_on_one_card_is_known_of_each(opened, bad, error):
     ring = opened()
-    first, second = ring.run({0: NEVER, 1: [isa.encode("NOP"), 0xFE]})
-    about = {"card": 1, "error": Error.ILLEGAL_OPCODE, "failure": 0, "side": 0}
-    assert (first.status.error, second.status.error) == (Error.LINK, Error.ILLEGAL_OPCODE)
+    first, second = ring.run({0: NEVER, 1: [isa.encode("NOP"), bad]})
+    about = {"card": 1, "error": error, "failure": 0, "side": 0}
+    assert (first.status.error, second.status.error) == (Error.LINK, error)
+    assert (first.status["pc"], second.status["pc"]) == (0, 1)
     for stopped in (first, second):
         assert fields(stopped.status["link_about"], STOP) == about
+    ring.swap(1)
+
+
+@pytest.mark.parametrize("words", [4, 6])
+@pytest.mark.parametrize("side", [PREVIOUS, NEXT])
+def test_a_message_of_another_length_stops_the_ring(opened, words, side):
+    ring = opened()
+    send = isa.encode("SEND", words=words, columns=1, previous=int(side == NEXT),
+                      next=int(side == PREVIOUS))
+    receive = isa.encode("RECEIVE", words=5, columns=1, source=side)
+    first, second = (stopped.status for stopped in ring.run({0: [send, *NEVER],
+                                                             1: [receive, HALT]}))
+    about = {"card": 1, "error": Error.LINK, "failure": Failure.MESSAGE, "side": side}
+    for status in (first, second):
+        assert status.error == Error.LINK
+        assert fields(status["link_about"], STOP) == about
+    end, link = ("previous", "next")[side], fields(second["link"], LINK)
+    assert (link[f"{end}_failure"], link[f"{end}_state"], link["first"]) == (
+        Failure.MESSAGE, State.FAILED, side)
+    link = fields(first["link"], LINK)
+    assert Failure.STOPPED in (link["previous_failure"], link["next_failure"])
+    assert (first["pc"], second["pc"]) == (1, 0)
     ring.swap(1)
 
 
