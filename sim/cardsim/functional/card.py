@@ -20,7 +20,6 @@ from rtl_gen.spec.registers import (
     Error,
 )
 
-from .arithmetic import tame
 from .batch import Batch, find
 from .matmul import Matmul
 from .memory import Memory
@@ -291,7 +290,7 @@ class FunctionalCard:
             handler()
         elif name == "RECEIVE":
             try:
-                handler(tame)
+                handler()
             except LinkError as error:
                 self._about = error.about
                 raise Stop(error.code, following - 1, instruction.word) from None

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from rtl_gen.spec.link import Failure
 from rtl_gen.spec.registers import STOP, Error
 
+from .arithmetic import tame
+
 #: Seconds for which a card that is started waits for the others to be started.
 PATIENCE = 2.0
 
@@ -118,7 +120,7 @@ class Receive:
         self.state, self.f, self.ring, self.card = state, f, ring, card
         self.rows = _rows(f, "dst")
 
-    def __call__(self, tame: Any) -> None:
+    def __call__(self) -> None:
         message = self.ring.receive(self.card, self.f["source"], len(self.rows))
         self.state.words[self.rows] = message
         if not self.state.wild:
