@@ -215,7 +215,7 @@ class Units:
             if self.left[reporter] >= 0 or closed:
                 continue
             job = jobs.popleft()
-            done |= (1 | fields["signal"] << 1) << 17 * reporter
+            done |= (1 | fields["signal"] << 1) << (1 + isa.COUNTERS) * reporter
             self.order.append(Event(self.cycle, 0, fields["signal"]))
             if name == "SAMPLE" and fields["last"]:
                 sampled = 1 | token(job["step"]) << 1
