@@ -185,8 +185,8 @@ class Writer:
         self.ledger.add("LOOP", rd=14, target=here)
 
     def quantise(self, inputs: int, covered: int, digits: int, two_beat: int, tokens: int,
-                 act: int, stats: bool = False) -> int:
-        """Fill ``inputs`` elements of the planes for every token, in slices; their number."""
+                 act: int, stats: bool = False) -> None:
+        """Fill ``inputs`` elements of the planes for every token, in slices."""
         lanes = self.config.vector_lanes
         longest = 16 * self.config.beat_bytes
         size = min(longest, covered * self.rng.randrange(1, 4), inputs)
@@ -199,16 +199,15 @@ class Writer:
                 a = self.rng.randrange(WORDS - words + 1)
                 b = self.rng.randrange(WORDS - words + 1)
                 gamma = self.rng.randrange(2)
-                imm = {"inv": int(np.float32(1 / (words * lanes)).view("<u4")),
-                       "count": int(np.float32(words * lanes).view("<u4"))} if stats else {}
+                word = k * size // lanes
                 writes = [("planes", block, block - -words * lanes // self.config.beat_bytes)]
                 if stats:
-                    writes.append(("slices", 64 * token + k, 64 * token + k + 1))
+                    first = self.config.norm_words * token + word
+                    writes.append(("sums of words", first, first + words))
                 self.ledger.add("QUANT", [("scratch", a, a + words), ("scratch", b, b + words)],
                                 writes, a=a, words=words, gamma=gamma, b=b, act=block,
                                 exponent=BASE, digits=digits, two_beat=two_beat, token=token,
-                                stats=int(stats), slice=k if stats else 0, **imm)
-        return slices
+                                stats=int(stats), word=word if stats else 0)
 
     def some_product(self) -> None:
         """Activations, weights of any pattern, any epilogue; perhaps in two chunks."""
@@ -227,14 +226,16 @@ class Writer:
             inputs = covered
         act = 4 * rng.randrange(max(1, min(32, (config.plane_blocks - inputs // width) // 4)))
         norm, stats_set = 0, rng.randrange(2)
-        use_norm = rng.randrange(2)
-        slices = self.quantise(inputs, slice_unit, digits, two_beat, tokens, act, bool(use_norm))
-        if use_norm and slices <= 64:
+        words = inputs // lanes
+        use_norm = rng.randrange(2) and words <= config.norm_words
+        self.quantise(inputs, slice_unit, digits, two_beat, tokens, act, bool(use_norm))
+        if use_norm:
             norm = 1 + stats_set
             for token in range(tokens):
-                self.ledger.add("NORM", [("slices", 64 * token, 64 * token + slices)],
+                self.ledger.add("NORM", [("sums of words", config.norm_words * token,
+                                          config.norm_words * token + words)],
                                 [("norms", 4 * stats_set + token, 4 * stats_set + token + 1)],
-                                slices=slices, set=stats_set, token=token,
+                                words=words, set=stats_set, token=token,
                                 inv=int(np.float32(1 / inputs).view("<u4")),
                                 eps=int(np.float32(1e-5).view("<u4")))
         rows = rng.randrange(1, 9)

@@ -29,6 +29,7 @@ ZERO, ONE = F32(0), F32(1)
 EXP_HIGH, EXP_LOW = (np.uint32(bits).view(F32) for bits in (0x42B17217, 0xC2AEAC4F))
 _EXP = np.array(tables.EXP, np.int64).T.copy()
 _GELU = np.array(tables.GELU, np.int64).transpose(0, 2, 1).copy()
+_RSQRT = np.array(tables.RSQRT, np.int64)
 
 #: Largest quantised magnitude by number of digits.
 LIMIT = {1: 127, 2: 32639}
@@ -123,6 +124,21 @@ def sqrt(a: npt.ArrayLike) -> Floats:
 
 def rsqrt(a: npt.ArrayLike) -> Floats:
     return rcp(sqrt(a))
+
+
+def rsqrt_near(a: npt.ArrayLike) -> Floats:
+    """The reciprocal square root of the norm, from a table: relative error below 2^-23."""
+    a = flush(a)
+    raw = np.asarray(bits(a), np.int64)
+    e, fraction = raw >> 23 & 255, raw & (1 << 23) - 1
+    c0, c1, c2 = np.moveaxis(_RSQRT[(~e & 1) << 7 | fraction >> 16], -1, 0)
+    u = (fraction & 0xFFFF) - (1 << 15)
+    p = c0 + ((c1 + (c2 * u >> 16)) * u >> 16)
+    # A mantissa of 2^24 carries into the exponent.
+    found = from_bits(((125 - (e - 127 >> 1) << 23) + (p + 8 >> 4)).astype(np.uint32))
+    found = np.where(np.isinf(a), ZERO, found)
+    found = np.where(a == 0, np.copysign(F32(np.inf), a), found)
+    return _canonical(np.where((a < 0) | np.isnan(a), F32(np.nan), found))
 
 
 @_quiet
@@ -297,41 +313,39 @@ def kv_quantise(y: npt.ArrayLike, wide: bool) -> tuple[npt.NDArray[np.int32], np
 
 # ---- LayerNorm. ----
 
-class NormSlice(NamedTuple):
-    """Statistics of one slice: its sum, its mean, the squared deviations from that mean."""
+class NormWords(NamedTuple):
+    """By word of a vector: the sum of its elements, and that of their squares [W]."""
 
-    total: np.float32
-    mean: np.float32
-    deviations: np.float32
-    #: How many, as FP32.
-    elements: np.float32
+    sums: Floats
+    squares: Floats
 
 
-def norm_slice(words: npt.ArrayLike, inv: npt.ArrayLike, count: npt.ArrayLike) -> NormSlice:
-    """Statistics of the slice ``words`` [W, V].
+def norm_words(words: npt.ArrayLike) -> NormWords:
+    """What the norm needs of the words [W, V]."""
+    return NormWords(tree(words), tree(mul(words, words)))
+
+
+def norm_finish(words: NormWords, lanes: int, inv: npt.ArrayLike,
+                eps: npt.ArrayLike) -> tuple[np.float32, np.float32]:
+    """(mean, reciprocal deviation) of a vector from the sums of all its words.
 
     Parameters
     ----------
-    words : FP32 array
-    inv, count : float32
-        1/elements and elements of the slice.
+    words : NormWords
+    lanes : int
+        V: so many sums are added up at a time, as the elements of a word are.
+    inv, eps : float32
+        1/elements, and what is added to the variance.
     """
-    total = word_sum(words)
-    mean = mul(total, inv)
-    d = sub(words, mean)
-    return NormSlice(scalar(total), scalar(mean), scalar(word_sum(mul(d, d))), scalar(count))
+    def total(sums: Floats) -> Floats:
+        padded = np.zeros(-(-len(sums) // lanes) * lanes, F32)
+        padded[:len(sums)] = sums
+        return word_sum(padded.reshape(-1, lanes))
 
-
-def norm_finish(slices: list[NormSlice], inv: npt.ArrayLike,
-                eps: npt.ArrayLike) -> tuple[np.float32, np.float32]:
-    """(mean, reciprocal deviation) of a vector from its slices, in their order."""
-    total = chain(np.array([part.total for part in slices], F32))
-    mean = mul(total, inv)
-    moment: Any = ZERO
-    for part in slices:
-        t = sub(part.mean, mean)
-        moment = add(add(moment, part.deviations), mul(mul(t, t), part.elements))
-    return scalar(mean), scalar(rsqrt(add(mul(moment, inv), eps)))
+    mean = mul(total(words.sums), inv)
+    variance = sub(mul(total(words.squares), inv), mul(mean, mean))
+    variance = np.where(np.signbit(variance), ZERO, variance)
+    return scalar(mean), scalar(rsqrt_near(add(variance, eps)))
 
 
 class LayerNorm(NamedTuple):

@@ -169,8 +169,7 @@ class Parts:
                 "QUANT", role, a=lay.scratch.x + token * self.x + word, gamma=1,
                 words=self.words(part.count), b=lay.scratch.gamma[which] + word, token=token,
                 act=lay.planes.x + part.start // lay.config.beat_bytes, exponent=self.bases.norm,
-                stats=1, slice=number, inv=fp32(1 / part.count), count=fp32(part.count),
-                **self.format)
+                stats=1, word=word, **self.format)
 
     def norm(self, which: int) -> None:
         """Mean and deviation of every token's x."""
@@ -178,7 +177,7 @@ class Parts:
         for token in range(self.columns.tokens):
             role = None if which or token < self.columns.tokens - 1 else "norm"
             self.builder.emit(
-                "NORM", role, slices=len(self.layout.vectors["x"]), set=which, token=token,
+                "NORM", role, words=self.x, set=which, token=token,
                 inv=fp32(1 / shape.width), eps=fp32(shape.epsilon))
 
     def probe(self, which: int) -> None:

@@ -28,7 +28,9 @@ def random_fields(config, name, rng):
         "acc_row": config.acc_rows, "act": config.plane_blocks, "dst": config.scratch_words,
         "src": config.scratch_words, "a": config.scratch_words, "b": config.scratch_words,
         "kv_base": config.kv_scales, "address": config.channel_beats, "head": config.heads,
-        "slices": 64, "k": config.top_k, "target": 40}
+        "word": config.norm_words, "k": config.top_k, "target": 40}
+    if name == "NORM":
+        near["words"] = config.norm_words
     if name in ("SAMPLE", *MESSAGES):       # between columns; of LOAD and STORE it is beats
         near["stride"] = config.scratch_words // 2
     small = {"rows": 40, "beats": 40, "words": 60, "stride": 300, "kv_heads": 20,

@@ -19,6 +19,7 @@ from rtl_gen.fp32 import (
     MaxTree,
     Mul,
     Rcp,
+    Rsqrt,
     Tree,
     UnsignedTree,
 )
@@ -96,6 +97,16 @@ def test_rcp(stall, count):
     expected = nx.bits(nx.rcp(nx.from_bits(a)))
     inputs = [{"a": int(x)} for x in a]
     results = pipeline(Rcp(), Rcp.LATENCY, inputs, stall=stall, seed=seed)
+    check(results, expected, is_nonfinite(a, expected), inputs)
+
+
+@STALLS
+def test_rsqrt(stall, count):
+    seed = f"rsqrt {stall}"
+    a = np.concatenate([singles(seed, count), np.array(around(1, 2, 4, 0, np.inf), np.uint32)])
+    expected = nx.bits(nx.rsqrt_near(nx.from_bits(a)))
+    inputs = [{"a": int(x)} for x in a]
+    results = pipeline(Rsqrt(), Rsqrt.LATENCY, inputs, stall=stall, seed=seed)
     check(results, expected, is_nonfinite(a, expected), inputs)
 
 

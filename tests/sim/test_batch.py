@@ -61,7 +61,7 @@ class Layer:
 
     def program(self, *, act=0, source=None, residual=0):
         """Slices of x, then four row blocks, each with the slice of its rows."""
-        stats = {"stats": 1, "inv": int(bits(1 / 16)), "count": int(bits(16))}
+        stats = {"stats": 1}
         common = {"digits": 1, "two_beat": 1, "exponent": -30, "gamma": 1}
         program = [("LOAD", {"rows": 1, "words": 32}),
                    ("LOAD", {"address": 0x40, "rows": 1, "words": 32, "dst": 32}),
@@ -74,8 +74,8 @@ class Layer:
                 "dst": 64 + 4 * k, "residual": residual}))
             program.append(("QUANT", {
                 "a": 64 + 4 * k if source is None else source, "b": 32 + 4 * k, "words": 4,
-                "act": 40 + k, "slice": k, **common, **stats}))
-        program += [("NORM", {"slices": 4, "inv": int(bits(1 / 64)), "eps": int(bits(1e-5))}),
+                "act": 40 + k, "word": 4 * k, **common, **stats}))
+        program += [("NORM", {"words": 16, "inv": int(bits(1 / 64)), "eps": int(bits(1e-5))}),
                     ("STORE", {"address": OUT, "words": 32, "src": 64})]
         return program
 
@@ -85,7 +85,7 @@ def outcome(bench, program, **more):
     state = bench.card.state
     return (status["instructions"], status["sticky"], bench.get_words(OUT, 32, np.uint32).tolist(),
             state.planes.tolist(), state.exponents.tolist(), bits(state.norms).tolist(),
-            bits(state.slices).tolist())
+            bits(state.word_sums).tolist())
 
 
 @pytest.mark.parametrize("residual", [0, 1])

@@ -265,14 +265,19 @@ def test_gelu_is_within_its_bound(form):
 
 # ---- Sums. ----
 
+def golden_tree(word):
+    """Neighbours first, on exact additions."""
+    level = list(word)
+    while len(level) > 1:
+        level = [golden_add(*level[k:k + 2]) for k in range(0, len(level), 2)]
+    return level[0]
+
+
 def golden_sum(words):
-    """Neighbours first within a word, then word after word from +0, on exact additions."""
+    """Word after word from +0."""
     total = 0
     for word in words:
-        level = list(word)
-        while len(level) > 1:
-            level = [golden_add(*level[k:k + 2]) for k in range(0, len(level), 2)]
-        total = golden_add(total, level[0])
+        total = golden_add(total, golden_tree(word))
     return total
 
 
@@ -369,25 +374,60 @@ def test_kv_of_zeros_and_of_tiny_numbers():
 
 # ---- LayerNorm, softmax, sampling: against float64, and against hand-written compositions. ----
 
-def test_norm_is_close_to_float():
+@pytest.mark.parametrize("shift", [0, 1, 10, 100])
+def test_norm_is_close_to_float(shift):
+    """The difference of two means of squares loses what the mean has more than the deviation."""
     rng = np.random.default_rng(5)
-    y = (rng.normal(size=(64, 4)) * 3 + 1).astype(np.float32)
-    slices = [nx.norm_slice(part, np.float32(1 / 64), np.float32(64))
-              for part in y.reshape(4, 16, 4)]
-    mean, rstd = nx.norm_finish(slices, np.float32(1 / 256), np.float32(1e-5))
+    y = ((rng.normal(size=(61, 4)) + shift) * 3).astype(np.float32)
+    mean, rstd = nx.norm_finish(nx.norm_words(y), 4, np.float32(1 / 244), np.float32(1e-5))
     true = y.astype(np.float64)
-    assert abs(mean - true.mean()) < 1e-6
-    assert abs(rstd * math.sqrt(true.var() + 1e-5) - 1) < 1e-6
+    assert abs(mean / 3 - true.mean() / 3) < 1e-6 * max(1, shift)
+    assert abs(rstd * math.sqrt(true.var() + 1e-5) - 1) < 1e-6 * (1 + shift**2)
 
 
-def test_norm_slice_is_composed_as_written():
-    y = np.random.default_rng(6).normal(size=(4, 4)).astype(np.float32)
-    found = nx.norm_slice(y, np.float32(1 / 16), np.float32(16))
-    total = golden_sum(nx.bits(y).tolist())
-    mean = golden_mul(total, int(nx.bits(1 / 16)))
-    squares = [[golden_mul(d, d) for d in (golden_add(int(b), mean ^ 1 << 31) for b in row)]
-               for row in nx.bits(y)]
-    assert [int(nx.bits(v)) for v in found[:3]] == [total, mean, golden_sum(squares)]
+def test_norm_is_composed_as_written():
+    y = np.random.default_rng(6).normal(size=(7, 4)).astype(np.float32)
+    raw = nx.bits(y)
+    sums = [golden_tree(row.tolist()) for row in raw]
+    squares = [golden_tree([golden_mul(v, v) for v in row.tolist()]) for row in raw]
+    inv, eps = int(nx.bits(1 / 28)), int(nx.bits(1e-5))
+    mean, power = (golden_mul(golden_sum([words[:4], [*words[4:], 0]]), inv)
+                   for words in (sums, squares))
+    variance = golden_add(power, golden_mul(mean, mean) ^ 1 << 31)
+    assert not variance >> 31
+    found = nx.norm_finish(nx.norm_words(y), 4, nx.from_bits(inv), nx.from_bits(eps))
+    root = nx.rsqrt_near(nx.from_bits(golden_add(variance, eps)))
+    assert [int(nx.bits(v)) for v in found] == [mean, int(nx.bits(root))]
+
+
+def test_norm_of_what_does_not_vary():
+    """Rounding may leave less than nothing: that counts as nothing."""
+    below = 0
+    for value in np.random.default_rng(7).normal(size=200).astype(np.float32):
+        y = np.full((3, 4), value, np.float32)
+        words, inv = nx.norm_words(y), np.float32(1 / 12)
+        mean, rstd = nx.norm_finish(words, 4, inv, np.float32(1e-5))
+        below += nx.mul(nx.word_sum(np.pad(words.squares, (0, 1))[None]), inv) < nx.mul(mean, mean)
+        assert abs(rstd * math.sqrt(1e-5) - 1) < 0.02
+    assert below
+
+
+def test_every_mantissa_of_rsqrt_near():
+    for octave in (127, 128):
+        for part in range(16):
+            a = nx.from_bits(np.arange(1 << 19, dtype=np.uint32) + (octave << 23 | part << 19))
+            true = a.astype(np.float64) ** -0.5
+            assert (np.abs(nx.rsqrt_near(a) / true - 1) < 2.0**-23).all()
+    assert nx.rsqrt_near(np.float32(1)) == 1
+
+
+def test_rsqrt_near_elsewhere():
+    a = np.array([0x00800000, 0x7F7FFFFF, 0x01000000, 0x3F7FFFFF, 0x40800000], np.uint32)
+    true = nx.from_bits(a).astype(np.float64) ** -0.5
+    assert (np.abs(nx.rsqrt_near(nx.from_bits(a)) / true - 1) < 2.0**-23).all()
+    special = [0, 1 << 31, 1, 0x80000001, 0x7F800000, 0xFF800000, 0x7F800001, 0xBF800000]
+    assert [int(v) for v in nx.bits(nx.rsqrt_near(nx.from_bits(np.array(special, np.uint32))))] == [
+        0x7F800000, 0xFF800000, 0x7F800000, 0xFF800000, 0, 0x7FC00000, 0x7FC00000, 0x7FC00000]
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 29, 32, 2001, 2048])

@@ -150,8 +150,7 @@ def test_quant_fills_columns_and_keeps_statistics(digits, two_beat, token, gamma
     base = -60 if kind == "small" else -20
     status = bench.run(("LOAD", {"rows": 1, "words": 24}), ("QUANT", {
         "a": 0, "words": 12, "gamma": gamma, "b": 12, "act": 9, "exponent": base,
-        "digits": digits, "two_beat": two_beat, "token": token, "stats": 1, "slice": 5,
-        "inv": int(bits(1 / 48)), "count": int(bits(48))}))
+        "digits": digits, "two_beat": two_beat, "token": token, "stats": 1, "word": 5}))
     found = nx.quantise((nx.mul(y, g) if gamma else y).ravel(), 1 + digits, base)
     low, high = nx.split_digits(found.q)
     expected = [high, low] if digits else [found.q]
@@ -165,8 +164,8 @@ def test_quant_fills_columns_and_keeps_statistics(digits, two_beat, token, gamma
             assert (state.exponents[column, 9:12] == found.exponent).all()
     assert (state.planes[:, :144] == 77).all()
     assert (state.planes[:, 192:] == 77).all()
-    total, mean, deviations, count = nx.norm_slice(y, np.float32(1 / 48), np.float32(48))
-    assert (bits(state.slices[token, 5]) == bits([total, mean, deviations, count])).all()
+    assert (bits(state.word_sums[token, :, 5:17]) == bits(np.array(nx.norm_words(y)))).all()
+    assert not state.word_sums[token, :, :5].any() and not state.word_sums[token, :, 17:].any()
     assert status["sticky"] == 2 * found.out_of_range
 
 
@@ -190,13 +189,11 @@ def test_norm(slices, spread):
     inv = int(bits(1 / y.size))
     bench.run(("LOAD", {"rows": 1, "words": len(y)}),
               *(("QUANT", {"a": 4 * k, "words": 4, "act": 0, "exponent": -20, "stats": 1,
-                           "slice": k, "inv": int(bits(1 / 16)), "count": int(bits(16))})
+                           "word": 4 * k})
                 for k in range(slices)),
-              ("NORM", {"slices": slices, "set": 1, "token": 0, "inv": inv,
+              ("NORM", {"words": 4 * slices, "set": 1, "token": 0, "inv": inv,
                         "eps": int(bits(1e-5))}))
-    parts = [nx.norm_slice(part, np.float32(1 / 16), np.float32(16))
-             for part in y.reshape(-1, 4, 4)]
-    expected = nx.norm_finish(parts, nx.from_bits(inv), np.float32(1e-5))
+    expected = nx.norm_finish(nx.norm_words(y), 4, nx.from_bits(inv), np.float32(1e-5))
     assert (bits(bench.card.state.norms[1, 0]) == bits(expected)).all()
 
 

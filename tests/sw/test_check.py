@@ -109,7 +109,7 @@ def test_positions_are_those_of_the_sequence():
 
 
 def test_statistics_and_sums_are_awaited():
-    norm = ("NORM", {"slices": 1, "set": 1})
+    norm = ("NORM", {"words": 1, "set": 1})
     assert "around stats 1" in found(norm, tag(WEIGHTS, norm=2))
     assert "around stats 1 with instruction 0 (MATMUL), whose epilogue" in found(
         tag(WEIGHTS, norm=2), norm)

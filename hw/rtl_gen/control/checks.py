@@ -88,11 +88,12 @@ def quant(c: CardConfig, v, r: Resolved) -> list[Value]:
         v.words == 0, v.a + v.words > c.scratch_words, blocks > SLICE_BLOCKS,
         v.gamma & (v.b + v.words > c.scratch_words),
         v.act + blocks > c.plane_blocks,
-        (v.token + 1) << v.digits << v.two_beat > c.tokens]
+        (v.token + 1) << v.digits << v.two_beat > c.tokens,
+        v.stats & (v.word + v.words > c.norm_words)]
 
 
 def norm(c: CardConfig, v, r: Resolved) -> list[Value]:
-    return [v.slices == 0, v.slices > 64, v.token >= c.tokens]
+    return [v.words == 0, v.words > c.norm_words, v.token >= c.tokens]
 
 
 def cache(c: CardConfig, v, r: Resolved) -> list[Value]:

@@ -16,8 +16,9 @@ from .maximum import Max
 from .mul import Mul
 from .pipe import Pipe
 from .rcp import Rcp
+from .rsqrt import Rsqrt
 from .tree import MaxTree, Tree, UnsignedTree
 
 __all__ = [
     "NAN", "Add", "AddUnsigned", "Convert", "Divide", "Exp", "Gelu", "Max", "MaxTree", "Mul",
-    "Pipe", "Rcp", "Root", "Tree", "UnsignedTree", "key"]
+    "Pipe", "Rcp", "Root", "Rsqrt", "Tree", "UnsignedTree", "key"]

@@ -112,6 +112,11 @@ class CardConfig:
         """Beats of one head's K row, INT8."""
         return max(1, HEAD // self.beat_bytes)
 
+    @property
+    def norm_words(self) -> int:
+        """Words of the longest vector that is normed: 1,024 elements or more."""
+        return min(512, max(256, 2048 // self.vector_lanes))
+
     def k_lane(self, position: int, head: int) -> int:
         """The lane of K of a position; other heads have theirs in other lanes."""
         return (position + self.tokens * head) % self.channels

@@ -130,9 +130,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
          and v["act"] + _blocks(v["words"] * c.vector_lanes, c) <= c.plane_blocks),
         ("`token` + 1, doubled by `digits` and by `two_beat`, is at most T.",
          lambda c, v: (v["token"] + 1) << v["digits"] << v["two_beat"] <= c.tokens),
+        ("With `stats`, `word` + `words` is at most the words of the longest vector.",
+         lambda c, v: not v["stats"] or v["word"] + v["words"] <= c.norm_words),
     ),
     "NORM": (
-        ("`slices` is in 1..64.", lambda c, v: 1 <= v["slices"] <= 64),
+        ("`words` is at least 1 and at most the words of the longest vector.",
+         lambda c, v: 1 <= v["words"] <= c.norm_words),
         ("`token` is below T.", lambda c, v: v["token"] < c.tokens),
     ),
     "CACHE": (

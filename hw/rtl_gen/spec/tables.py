@@ -43,3 +43,17 @@ def _gelu_row(gate: Callable[[float], tuple[float, float, float]],
 #: erf.
 GELU = tuple(tuple(_gelu_row(gate, index) for index in range(512))
              for gate in (_tanh_gate, _erf_gate))
+
+
+def _rsqrt_row(index: int) -> tuple[int, int, int]:
+    octave, place = divmod(index, 128)
+    step = 2.0**octave / 128
+    x = 2.0**octave + (place + 0.5) * step
+    value = x**-0.5
+    return (round(value * 2**28), round(-value / (2 * x) * step * 2**28),
+            round(value * 3 / (8 * x * x) * step**2 * 2**28))
+
+
+#: 1/sqrt over 128 intervals of 1..2 and of 2..4: value, slope and half curvature per interval at
+#: its middle, 28 fraction bits.
+RSQRT = tuple(_rsqrt_row(index) for index in range(256))

@@ -47,7 +47,7 @@ class Issue(wiring.Component):
         A word to be read now.
     word_left, sum_left, result_left : ``In(1)``
         A word has left the quantiser, the chain, for the scratchpad.
-    open, context, free, unsummed, pending, slice, norm, normed : see :class:`Statistics`
+    open, free, pending, slice, norm, normed : see :class:`Statistics`
     head, head_again : see :class:`Heads`
     """
 
@@ -64,11 +64,10 @@ class Issue(wiring.Component):
             "alone": Out(1), "alone_job": Out(layouts.JOB), "alone_done": In(1),
             "run": In(1), "running": Out(1), "scalar": In(32),
             "step": Out(STEP), "word_left": In(1), "sum_left": In(1), "result_left": In(1),
-            "open": Out(statistics.OPEN), "context": In(4), "free": In(1),
-            "unsummed": In(config.tokens), "pending": In(config.tokens),
-            "normed": In(config.tokens),
+            "open": Out(statistics.OPEN), "free": In(1),
+            "pending": In(config.tokens), "normed": In(config.tokens),
             "slice": In(stream.Signature(statistics.AGAIN)),
-            "norm": Out(stream.Signature(norm.NORM)),
+            "norm": Out(norm.NORM),
             "head": Out(stream.Signature(head.HEAD)),
             "head_again": In(stream.Signature(head.AGAIN))})
 
@@ -88,25 +87,31 @@ class Issue(wiring.Component):
         quant = view["QUANT"]
 
         # The pass that is next, and the one whose words are being issued.
-        first = {name: Signal(passes.PASS, name=name) for name in ("vector", "quant", "cache")}
+        first = {name: Signal(passes.PASS, name=name)
+                 for name in ("vector", "quant", "cache", "total", "power")}
         passes.vector(m, first["vector"], job, self.scalar)
-        passes.quantise(m, first["quant"], job, context=self.context)
+        passes.quantise(m, first["quant"], job)
         passes.measure(m, first["cache"], job, config)
         second = {name: Signal(passes.PASS, name=name) for name in ("head_again", "slice_again")}
         passes.round_head(m, second["head_again"], self.head_again.p, config)
-        passes.deviate(m, second["slice_again"], self.slice.p)
+        passes.square(m, second["slice_again"], self.slice.p)
+        for kind_of in (statistics.Sum.TOTAL, statistics.Sum.POWER):
+            passes.add_up(m, first[kind_of.name.lower()], job, kind_of, config)
         passes.head_of(m, self.head.p, job)
 
-        # No slice of a token before its last norm has read the statistics, no norm before there
-        # are sums.  All of a slice's words must fit where they are kept: they leave only by
-        # another pass.
+        # All of a slice's words must fit where they are kept: they leave only by another pass.  A
+        # norm's sums are read long before those of a slice behind it come.
         kept = Signal(range(self.kept + 1), init=self.kept)
-        ready_for_slice = (self.free & ~self.normed.bit_select(quant.token, 1)
-                           & (kept >= quant.words))
+        ready_for_slice = self.free & (kept >= quant.words)
+        vectors, halfway = view["NORM"], Signal()
+        ready_for_norm = (self.entry.ready & ~self.pending.bit_select(vectors.token, 1)
+                          & ~self.normed.bit_select(vectors.token, 1))
         starts = {
             "vector": self.run,
             "quant": kind["QUANT"] & self.entry.ready & (~quant.stats | ready_for_slice),
             "cache": kind["CACHE"] & self.entry.ready & self.head.ready,
+            "total": kind["NORM"] & ready_for_norm & ~halfway,
+            "power": kind["NORM"] & halfway,
         }
         upcoming, current = Signal(passes.PASS), Signal(passes.PASS)
         loaded, active, move, room = Signal(), Signal(), Signal(), Signal()
@@ -130,25 +135,21 @@ class Issue(wiring.Component):
             self.head_again.ready.eq(chosen["head_again"]),
             self.slice.ready.eq(chosen["slice_again"]),
             self.head.valid.eq(chosen["cache"])]
-        passes.assign(
-            m, self.open, valid=chosen["quant"] & quant.stats, token=quant.token,
-            slice=quant.slice, words=quant.words, inv=quant.inv, count=quant.count)
+        passes.assign(m, self.open, valid=chosen["quant"] & quant.stats, token=quant.token,
+                      word=quant.word, words=quant.words)
+        with m.If(chosen["total"] | chosen["power"]):
+            m.d.sync += halfway.eq(chosen["total"])
 
         # An instruction leaves when its passes have been chosen, or somebody else has taken it.
-        vectors = view["NORM"]
-        passes.assign(
-            m, self.norm.p, token=vectors.token, set=vectors.set, slices=vectors.slices,
-            inv=vectors.inv, eps=vectors.eps)
+        passes.assign(m, self.norm, valid=chosen["total"], token=vectors.token, set=vectors.set,
+                      inv=vectors.inv, eps=vectors.eps)
         m.d.comb += [
-            self.norm.valid.eq(
-                kind["NORM"] & self.entry.ready & ~self.unsummed.bit_select(vectors.token, 1)
-                & ~self.normed.bit_select(vectors.token, 1)),
             self.alone.eq(
                 (kind["VECTOR"] | kind["SCALAR"] | kind["SAMPLE"]) & self.idle
                 & ~self.pending.any()),
             self.alone_job.eq(job),
             self.entry.valid.eq(
-                chosen["quant"] | chosen["cache"] | (self.norm.valid & self.norm.ready)),
+                chosen["quant"] | chosen["cache"] | chosen["power"]),
             leave.eq(self.entry.valid | self.alone_done)]
         passes.assign(m, self.entry.p, signal=view["NORM"].signal, token=vectors.token)
         for name in Kind.__members__:
@@ -163,7 +164,7 @@ class Issue(wiring.Component):
         leaves = []
         for name, limit, wanted, left in (
                 ("words", self.words, ring, self.word_left),
-                ("sums", self.sums, used.tree, self.sum_left),
+                ("sums", self.sums, used.tree & used.add, self.sum_left),
                 ("results", self.results, used.write, self.result_left)):
             count = Signal(range(limit + 1), init=limit, name=f"room_for_{name}")
             m.d.sync += count.eq(count - (go & wanted) + left)

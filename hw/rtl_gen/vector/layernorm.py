@@ -176,7 +176,7 @@ class LayerNorm(wiring.Component):
         lanes = self.lanes
         m.submodules[f"{name}_tree"] = tree = Leaf(Tree(lanes))
         m.submodules[f"{name}_chain"] = chain = Chain(
-            tag=number, words=WAITING * self.words, fed=1)
+            tag=number, words=WAITING * self.words)
         m.submodules[f"{name}_product"] = product = Leaf(Mul())
         words = _signals(f"{name}_words", i=data.ArrayLayout(32, lanes), valid=1, last=1,
                          number=number, taken=1)

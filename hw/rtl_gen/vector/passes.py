@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Passes over words of the scratchpad: what the instructions of the vector unit are made of."""
 
-from amaranth import signed
+from amaranth import Signal, signed
 from amaranth.lib import data
 
 from ..common import layouts
@@ -26,14 +26,17 @@ WORD = data.StructLayout({
     "erf": 1,           # gelu of the second form
     "quantise": 1,      # products go to the quantiser
     "how": QUANTISE,
-    "tree": 1,          # terms are summed up
+    "tree": 1,          # terms are summed up,
+    "add": 1,           # and the sums of words added up, not kept
     "sum": statistics.TAG,
     "write": 1,         # results go to the scratchpad
     "keep": 1,          # operands a are kept, in order,
     "replay": 1,        # and read from there instead of the scratchpad
+    "rows": 1,          # operands a are kept sums of words,
+    "valid": 6,         # of the last ones so many, if not zero
 })
 
-#: Some words, one after another.
+#: Some words, one after another; ``dst`` of sums that are kept is the word in its vector.
 PASS = data.StructLayout({"a": 16, "b": 16, "dst": 16, "words": 12, "read_b": 1, "word": WORD})
 
 
@@ -54,7 +57,7 @@ def vector(m, target, job, scalar) -> None:
 
     assign(m, target, a=f.a, b=f.b, dst=f.dst, words=f.words,
            read_b=fn("ADD", "SUB", "MUL", "MAX", "MADD"))
-    assign(m, target.word, s=scalar, tree=fn("SUM"), write=~fn("SUM", "MAXIMUM"))
+    assign(m, target.word, s=scalar, tree=fn("SUM"), add=1, write=~fn("SUM", "MAXIMUM"))
     assign(m, target.word.sum, kind=statistics.Sum.VECTOR)
     assign(
         m, target.word.op, multiply=fn("MUL", "MADD", "MULS"), by_scalar=fn("MADD", "MULS"),
@@ -64,16 +67,16 @@ def vector(m, target, job, scalar) -> None:
            erf=fn("GELU_ERF"))
 
 
-def quantise(m, target, job, *, context) -> None:
-    """The pass of a QUANT whose statistics form in ``context``."""
+def quantise(m, target, job) -> None:
+    """The first pass of a QUANT."""
     f = layouts.view("QUANT", job.word)
-    assign(m, target, a=f.a, b=f.b, words=f.words, read_b=f.gamma)
+    assign(m, target, a=f.a, b=f.b, dst=f.word, words=f.words, read_b=f.gamma)
     assign(m, target.word, quantise=1, tree=f.stats, keep=f.stats)
     assign(m, target.word.op, multiply=f.gamma)
     assign(m, target.word.how, mode=Mode.QUANTISE, digits=f.digits, base=f.exponent)
     assign(m, target.word.how.target, block=f.act, token=f.token, digits=f.digits,
            two_beat=f.two_beat)
-    assign(m, target.word.sum, kind=statistics.Sum.SLICE, id=context)
+    assign(m, target.word.sum, kind=statistics.Sum.WORD, token=f.token)
 
 
 def measure(m, target, job, config: CardConfig) -> None:
@@ -95,12 +98,23 @@ def round_head(m, target, again, config: CardConfig) -> None:
            head=again.target.head)
 
 
-def deviate(m, target, again) -> None:
+def square(m, target, again) -> None:
     """The second pass over a slice for its statistics; ``again`` is a ``statistics.AGAIN``."""
-    assign(m, target, words=again.words)
-    assign(m, target.word, s=again.mean, tree=1, replay=1)
-    assign(m, target.word.op, add=1, plus_scalar=1, negate=1, square=1)
-    assign(m, target.word.sum, kind=statistics.Sum.DEVIATIONS, id=again.id)
+    assign(m, target, dst=again.word, words=again.words)
+    assign(m, target.word, tree=1, replay=1)
+    assign(m, target.word.op, square=1)
+    assign(m, target.word.sum, kind=statistics.Sum.SQUARE, token=again.token)
+
+
+def add_up(m, target, job, kind: statistics.Sum, config: CardConfig) -> None:
+    """One of the passes of a NORM: of the kept sums TOTAL, or POWER."""
+    f = layouts.view("NORM", job.word)
+    bits = (config.vector_lanes - 1).bit_length()
+    row = Signal(statistics.row_layout(config), name=f"row_{kind.name.lower()}")
+    assign(m, row, kind=kind is statistics.Sum.POWER, token=f.token)
+    assign(m, target, a=row.as_value(), words=(f.words + config.vector_lanes - 1) >> bits)
+    assign(m, target.word, tree=1, add=1, rows=1, valid=f.words[:bits])
+    assign(m, target.word.sum, kind=kind, token=f.token)
 
 
 def head_of(m, target, job) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums of slices and of squared deviations from their means."""
+"""Sums of the words of a vector, and of their squares, and the norm from them."""
 
-from amaranth import Cat, Const, Module, Signal, unsigned
-from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth import Cat, Module, Signal, unsigned
+from amaranth.lib import data, enum, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..common import Ram
@@ -11,40 +11,42 @@ from ..fp32 import Mul
 from ..spec.config import CardConfig
 from .chain import Chain, word_layout
 from .delay import delay
-from .norm import NORM, SUMS, Norm, norms_layout
+from .norm import NORM, Norm, norms_layout
 
-#: Slices whose statistics may form at the same time.
-CONTEXTS = 16
-#: Sums of words, and addends of norms, that wait to be added up.
-WORDS, FED = 64, 32
+#: Slices that may wait for their second pass.
+SLICES = 16
+#: Addends that wait to be added up.
+WORDS = 64
 
 
 class Sum(enum.Enum, shape=unsigned(3)):
-    """What a chain of additions sums up."""
+    """What the sum of a word is for."""
 
-    SLICE = 0           #: the elements of a slice
-    DEVIATIONS = 1      #: the squared deviations from their mean
-    TOTAL = 2           #: the sums of a vector's slices
-    MOMENT = 3          #: the squared deviations from the vector's mean
-    VECTOR = 4          #: an operand of VECTOR
+    WORD = 0            #: kept: the elements of a word
+    SQUARE = 1          #: kept: their squares
+    TOTAL = 2           #: an addend: kept sums of words
+    POWER = 3           #: an addend: kept sums of squares
+    VECTOR = 4          #: an addend: an operand of VECTOR
 
 
-#: With the last addend: what it is, and of which slice (context) or vector (token).
-TAG = data.StructLayout({"kind": Sum, "id": 4})
+#: What a sum is for, and of which token.
+TAG = data.StructLayout({"kind": Sum, "token": 2})
 
-#: A slice whose statistics are wanted.
-OPEN = data.StructLayout({
-    "valid": 1, "token": 2, "slice": 6, "words": 12, "inv": 32, "count": 32})
+#: A slice whose words are to be summed up, and then again for their squares.
+OPEN = data.StructLayout({"valid": 1, "token": 2, "word": 9, "words": 12})
+AGAIN = data.StructLayout({"token": 2, "word": 9, "words": 12})
 
-#: A slice to be read again, less its mean.
-AGAIN = data.StructLayout({"words": 12, "mean": 32, "id": 4})
+
+def row_layout(config: CardConfig) -> data.StructLayout:
+    """Where sums of V words are kept together: ``{row, kind, token}``."""
+    rows = config.norm_words // config.vector_lanes
+    return data.StructLayout({"row": (rows - 1).bit_length(), "kind": 1, "token": 2})
 
 
 class Statistics(wiring.Component):
-    """Statistics of slices, and the norm from them: what the deferred LayerNorm needs.
+    """What the deferred LayerNorm needs: sums of words and of their squares, and the norm.
 
-    A slice is summed word by word, then read again for its squared deviations.  Several slices are
-    under way at once.
+    The sums of V words lie side by side, so that they are added up as the elements of a word are.
 
     Parameters
     ----------
@@ -54,16 +56,19 @@ class Statistics(wiring.Component):
     -------
     open : ``In(OPEN)``
         A slice whose words come next; valid only if ``free``.
-    id, free : ``Out``
-        Which context it gets; whether there is one, and no statistics form for the same entry.
-    word, taken
-        Sums of words, see :class:`Chain`; tagged SLICE or DEVIATIONS with their context, or VECTOR.
+    free : ``Out(1)``
+    word : ``In({valid, value, last, tag})``, place : ``In(9)``
+        Sums of words, and the word in its vector if the sum is to be kept.
+    taken : ``Out(1)``
+        An addend has been added; see :class:`Chain`.
     again : ``Out(stream.Signature(AGAIN))``
-        Slices to be read again for their squared deviations, in the order of ``open``.
-    norm : ``In(stream.Signature(NORM))``
-        Vectors whose slices have their sums; one of each token at a time.
-    unsummed, pending : ``Out(tokens)``
-        Tokens with slices that have no sum yet; that are not complete.
+        Slices to be read again for their squares, in the order of ``open``.
+    read_en, read_addr, sums
+        Kept sums of V words, a cycle later.
+    norm : ``In(NORM)``
+        Vectors whose kept sums come to be added up, those of the words first.
+    pending : ``Out(tokens)``
+        Tokens with slices that are not complete.
     busy, done : ``Out(tokens)``
         Tokens whose norm is being computed; for a cycle: it is complete.
     total : ``Out({valid, value})``
@@ -77,11 +82,12 @@ class Statistics(wiring.Component):
     def __init__(self, config: CardConfig):
         self.config = config
         super().__init__({
-            "open": In(OPEN), "id": Out(4), "free": Out(1),
-            "word": In(word_layout(TAG)), "taken": Out(1),
+            "open": In(OPEN), "free": Out(1),
+            "word": In(word_layout(TAG)), "place": In(9), "taken": Out(1),
             "again": Out(stream.Signature(AGAIN)),
-            "norm": In(stream.Signature(NORM)),
-            "unsummed": Out(config.tokens), "pending": Out(config.tokens),
+            "read_en": In(1), "read_addr": In(row_layout(config)),
+            "sums": Out(data.ArrayLayout(32, config.vector_lanes)),
+            "norm": In(NORM), "pending": Out(config.tokens),
             "busy": Out(config.tokens), "done": Out(config.tokens),
             "total": Out(data.StructLayout({"valid": 1, "value": 32})),
             "norms": Out(norms_layout(config)), "nonfinite": Out(1)})
@@ -89,116 +95,73 @@ class Statistics(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.chain = chain = Chain(tag=TAG, words=WORDS, fed=FED)
-        m.submodules.vectors = norm = Norm(config, tag=TAG)
-        m.d.comb += [chain.word.eq(self.word), self.taken.eq(chain.taken)]
-
-        # A slice takes the contexts in turn.
-        mine = Signal(range(CONTEXTS))
-        held = Signal(CONTEXTS)
-        ended = Signal(CONTEXTS)
-        about = data.StructLayout({"token": 2, "slice": 6, "count": 32})
-        m.submodules.contexts = contexts = memory.Memory(shape=about, depth=CONTEXTS, init=[])
-        opened, looked_up = contexts.write_port(), contexts.read_port(domain="comb")
-        m.submodules.slices = slices = memory.Memory(shape=12, depth=CONTEXTS, init=[])
-        m.submodules.means = means = memory.Memory(shape=32, depth=CONTEXTS, init=[])
-        words_in, words_out = slices.write_port(), slices.read_port(domain="comb")
-        mean_in, mean_out = means.write_port(), means.read_port(domain="comb")
-        places = [Signal(8, name=f"place_{k}", reset_less=True) for k in range(CONTEXTS)]
-        wanted = Cat(self.open.slice, self.open.token)
-        clash = Cat(held[k] & (place == wanted) for k, place in enumerate(places)).any()
-        for k, place in enumerate(places):
-            with m.If(self.open.valid & (mine == k)):
-                m.d.sync += place.eq(wanted)
-        m.d.comb += [self.id.eq(mine), self.free.eq(~held.bit_select(mine, 1) & ~clash)]
-        m.d.comb += [words_in.data.eq(self.open.words), *(
-            getattr(opened.data, name).eq(getattr(self.open, name)) for name, _ in about)]
-        for port in (opened, words_in):
-            m.d.comb += [port.en.eq(self.open.valid), port.addr.eq(mine)]
-        m.d.sync += [
-            mine.eq(mine + self.open.valid),
-            held.eq((held | (self.open.valid << mine)[:CONTEXTS]) & ~ended)]
-
-        # What every sum but one is multiplied with.
-        m.submodules.factors = factors = memory.Memory(shape=32, depth=2 * CONTEXTS, init=[])
-        factor_in, factor = factors.write_port(), factors.read_port(domain="comb")
-        normed = Signal()
+        lanes = config.vector_lanes
+        kind = self.word.tag.kind.as_value()
+        kept, squares = Signal(), Signal()
         m.d.comb += [
-            normed.eq(self.norm.valid & self.norm.ready),
-            factor_in.en.eq(self.open.valid | normed)]
-        with m.If(normed):
-            m.d.comb += [factor_in.addr.eq(Cat(self.norm.p.token, Const(0, 2), 1)),
-                         factor_in.data.eq(self.norm.p.inv)]
-        with m.Else():
-            m.d.comb += [factor_in.addr.eq(mine), factor_in.data.eq(self.open.inv)]
+            squares.eq(kind == Sum.SQUARE.value),
+            kept.eq((kind == Sum.WORD.value) | squares)]
 
-        # A sum, and a few cycles later its product.
+        # Slices wait for their second pass.
+        m.submodules.slices = slices = fifo.SyncFIFO(width=AGAIN.size, depth=SLICES)
+        entry = Signal(AGAIN)
+        m.d.comb += [
+            *(entry[name].eq(self.open[name]) for name, _ in AGAIN), slices.w_data.eq(entry),
+            slices.w_en.eq(self.open.valid), self.free.eq(slices.w_rdy),
+            self.again.payload.eq(slices.r_data), self.again.valid.eq(slices.r_rdy),
+            slices.r_en.eq(self.again.ready)]
+        complete = Signal()
+        m.d.comb += complete.eq(self.word.valid & squares & self.word.last)
+        for t in range(config.tokens):
+            count = Signal(range(2 * SLICES + 1), name=f"open_{t}")
+            m.d.sync += count.eq(count + (self.open.valid & (self.open.token == t))
+                                 - (complete & (self.word.tag.token == t)))
+            m.d.comb += self.pending[t].eq(count != 0)
+
+        # Sums of words find their place.
+        layout = row_layout(config)
+        m.submodules.sums = sums = Ram(
+            data.ArrayLayout(32, lanes), depth=1 << layout.size, parts=lanes)
+        where = Signal(layout)
+        bits = (lanes - 1).bit_length()
+        m.d.comb += [
+            where.row.eq(self.place[bits:]), where.kind.eq(squares),
+            where.token.eq(self.word.tag.token),
+            sums.write_en.eq((self.word.valid & kept) << self.place[:bits]),
+            sums.write_addr.eq(where),
+            *(sums.write_data[k].eq(self.word.value) for k in range(lanes)),
+            sums.read_en.eq(self.read_en), sums.read_addr.eq(self.read_addr),
+            self.sums.eq(sums.read_data)]
+
+        # Addends are added up in order; what comes of them, times 1/elements.
+        m.submodules.chain = chain = Chain(tag=TAG, words=WORDS)
+        m.d.comb += [chain.word.eq(self.word), self.taken.eq(chain.taken)]
+        with m.If(kept):
+            m.d.comb += chain.word.valid.eq(0)
+        m.submodules.factors = factors = memory.Memory(shape=32, depth=4, init=[])
+        factor_in, factor = factors.write_port(), factors.read_port(domain="comb")
         m.submodules.multiplier = multiplier = Leaf(Mul())
         tag = Signal(TAG, reset_less=True)
         valid, value = Signal(), Signal(32, reset_less=True)
         m.d.sync += [valid.eq(chain.o.valid), value.eq(chain.o.value), tag.eq(chain.o.tag)]
-        kind = tag.kind.as_value()
-        of_vector = (kind == Sum.TOTAL.value) | (kind == Sum.MOMENT.value)
         m.d.comb += [
-            factor.addr.eq(Cat(tag.id, of_vector)),
+            factor_in.en.eq(self.norm.valid), factor_in.addr.eq(self.norm.token),
+            factor_in.data.eq(self.norm.inv), factor.addr.eq(tag.token),
             multiplier.en.eq(1), multiplier.a.eq(value), multiplier.b.eq(factor.data)]
         at = Mul.LATENCY
-        product = multiplier.o
-        valid = delay(m, valid, at, "valid", reset_less=False)
-        value = delay(m, value, at, "value")
-        kind = delay(m, kind, at, "kind")
-        id = delay(m, tag.id, at, "id")
-        hit = {name: Signal(name=f"is_{name.lower()}") for name in Sum.__members__}
-        m.d.comb += [hit[name].eq(valid & (kind == member.value))
-                     for name, member in Sum.__members__.items()]
-        m.d.comb += [self.total.valid.eq(hit["VECTOR"]), self.total.value.eq(value),
-                     looked_up.addr.eq(id)]
-
-        # A slice's sum asks for its squared deviations; with these the slice is complete.
-        place = Cat(looked_up.data.slice, looked_up.data.token)
-        turn, summed, begun = Signal(range(CONTEXTS)), Signal(CONTEXTS), Signal(CONTEXTS)
+        came = delay(m, valid, at, "valid", reset_less=False)
+        what = delay(m, tag.kind.as_value(), at, "kind")
+        hit = {name: Signal(name=f"is_{name.lower()}") for name in ("TOTAL", "POWER")}
+        m.d.comb += [signal.eq(came & (what == Sum[name].value)) for name, signal in hit.items()]
         m.d.comb += [
-            mean_in.en.eq(hit["SLICE"]), mean_in.addr.eq(id), mean_in.data.eq(product),
-            mean_out.addr.eq(turn), words_out.addr.eq(turn),
-            self.again.valid.eq(summed.bit_select(turn, 1)),
-            self.again.p.mean.eq(mean_out.data), self.again.p.id.eq(turn),
-            self.again.p.words.eq(words_out.data)]
-        with m.If(self.again.valid & self.again.ready):
-            m.d.comb += begun.eq(1 << turn)
-            m.d.sync += turn.eq(turn + 1)
-        m.d.sync += summed.eq((summed | (hit["SLICE"] << id)[:CONTEXTS]) & ~begun)
-        with m.If(hit["DEVIATIONS"]):
-            m.d.comb += ended.eq(1 << id)
+            self.total.valid.eq(valid & (tag.kind.as_value() == Sum.VECTOR.value)),
+            self.total.value.eq(value)]
 
-        depth = 1 << len(place)
-        m.submodules.sums = sums = Ram(SUMS, depth=depth)
-        m.submodules.deviations = deviations = Ram(32, depth=depth)
+        m.submodules.vectors = norm = Norm(config)
         m.d.comb += [
-            sums.write_en.eq(hit["SLICE"]), sums.write_addr.eq(place),
-            sums.write_data.total.eq(value), sums.write_data.mean.eq(product),
-            sums.write_data.count.eq(looked_up.data.count),
-            deviations.write_en.eq(hit["DEVIATIONS"]), deviations.write_addr.eq(place),
-            deviations.write_data.eq(value)]
-
-        for t in range(config.tokens):
-            for flags, event in ((self.unsummed, "SLICE"), (self.pending, "DEVIATIONS")):
-                count = Signal(range(CONTEXTS + 1), name=f"open_{event.lower()}_{t}")
-                m.d.sync += count.eq(
-                    count + (self.open.valid & (self.open.token == t))
-                    - (hit[event] & (looked_up.data.token == t)))
-                m.d.comb += flags[t].eq(count != 0)
-
-        # The norm of a vector.
-        connect(m, flipped(self.norm), norm.i)
-        connect(m, norm.feed, chain.feed)
-        m.d.comb += [
-            sums.read_en.eq(norm.read_en), sums.read_addr.eq(norm.read_addr),
-            deviations.read_en.eq(norm.read_en), deviations.read_addr.eq(norm.read_addr),
-            norm.sums.eq(sums.read_data), norm.deviations.eq(deviations.read_data),
-            norm.total.eq(hit["TOTAL"]), norm.moment.eq(hit["MOMENT"]),
-            norm.token.eq(id), norm.product.eq(product), norm.pending.eq(self.pending),
+            norm.i.eq(self.norm), norm.total.eq(hit["TOTAL"]), norm.power.eq(hit["POWER"]),
+            norm.token.eq(delay(m, tag.token, at, "token")), norm.product.eq(multiplier.o),
             self.busy.eq(norm.busy), self.done.eq(norm.done), self.norms.eq(norm.norms)]
         m.d.sync += self.nonfinite.eq(
-            chain.nonfinite | norm.nonfinite
-            | (multiplier.nonfinite & (hit["SLICE"] | hit["TOTAL"] | hit["MOMENT"])))
+            chain.nonfinite | norm.nonfinite | (multiplier.nonfinite & Cat(*hit.values()).any()))
         return m

@@ -112,7 +112,6 @@ class Vector(wiring.Component):
         m.submodules.skid = skid = Skid(layouts.JOB)
         connect(m, flipped(self.job), skid.i)
         connect(m, skid.o, issue.job)
-        connect(m, issue.norm, statistics.norm)
         connect(m, statistics.again, issue.slice)
         connect(m, issue.head, heads.i)
         connect(m, heads.again, issue.head_again)
@@ -124,16 +123,16 @@ class Vector(wiring.Component):
             issue.alone_done.eq(serial.done), issue.run.eq(serial.run),
             serial.running.eq(issue.running), issue.scalar.eq(serial.scalar),
             serial.sampled.eq(self.sample_done.valid), serial.total.eq(statistics.total),
-            statistics.open.eq(issue.open), issue.context.eq(statistics.id),
-            issue.free.eq(statistics.free), issue.unsummed.eq(statistics.unsummed),
-            issue.pending.eq(statistics.pending),
+            statistics.open.eq(issue.open), issue.free.eq(statistics.free),
+            statistics.norm.eq(issue.norm), issue.pending.eq(statistics.pending),
             heads.peak.valid.eq(peak.valid), heads.peak.magnitude.eq(peak.magnitude),
             heads.peak.wide.eq(peak.tag.digits)]
 
     def _words(self, m, issue, statistics, quantiser, functions):
         """Words go through the lanes, and from there to quantiser, sums and results."""
         step = issue.step
-        for port, addr, en in ((self.read[0], step.a, step.valid & ~step.word.replay),
+        scratch = ~step.word.replay & ~step.word.rows
+        for port, addr, en in ((self.read[0], step.a, step.valid & scratch),
                                (self.read[1], step.b, step.valid & step.read_b)):
             m.d.comb += [port.en.eq(en), port.addr.eq(addr)]
 
@@ -148,13 +147,20 @@ class Vector(wiring.Component):
             kept.write_data.eq(self.read[0].data),
             kept.read_en.eq(step.valid & step.word.replay), kept.read_addr.eq(replay)]
         m.d.sync += [keep.eq(keep + kept.write_en), replay.eq(replay + kept.read_en)]
+        rows = now.word.rows
+        m.d.comb += [statistics.read_en.eq(step.valid & step.word.rows),
+                     statistics.read_addr.eq(step.a)]
+        short = Signal()
+        m.d.comb += short.eq(now.last & (now.word.valid != 0))
         op = Signal(now.word.op.shape())
         m.d.comb += [op.eq(now.word.op), op.valid.eq(there)]
         units = []
         for k in range(lanes := self.config.vector_lanes):
             m.submodules[f"lane_{k}"] = lane = Leaf(VectorLane())
+            blank = short & (now.word.valid <= k)
             m.d.comb += [
-                lane.a.eq(Mux(now.word.replay, kept.read_data[k], self.read[0].data[k])),
+                lane.a.eq(Mux(rows, Mux(blank, 0, statistics.sums[k]), Mux(
+                    now.word.replay, kept.read_data[k], self.read[0].data[k]))),
                 lane.b.eq(self.read[1].data[k]),
                 lane.s.eq(now.word.s), lane.op.eq(op)]
             units.append(lane)
@@ -179,10 +185,10 @@ class Vector(wiring.Component):
         m.submodules.tree = tree = Leaf(Tree(lanes))
         m.d.comb += [tree.en.eq(1), *(tree.i[k].eq(units[k].term) for k in range(lanes))]
         latency = VectorLane.TERM + tree.component.LATENCY
-        summed, tag = sink(now.word.tree, Cat(last, now.word.sum), latency, "sum")
+        summed, tag = sink(now.word.tree, Cat(last, now.word.sum, now.dst[:9]), latency, "sum")
         m.d.comb += [
             statistics.word.valid.eq(summed), statistics.word.value.eq(tree.o),
-            statistics.word.last.eq(tag[0]), statistics.word.tag.as_value().eq(tag[1:]),
+            Cat(statistics.word.last, statistics.word.tag.as_value(), statistics.place).eq(tag),
             issue.sum_left.eq(statistics.taken)]
 
         layout = scratchpad.write_layout(self.config)

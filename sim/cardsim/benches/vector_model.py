@@ -40,7 +40,8 @@ class VectorModel:
         self.scalars = np.zeros(16, np.float32)
         self.norms = np.zeros((2, config.tokens, 2), np.uint32)
         self.nonfinite = self.range = False
-        self._slices: dict[tuple[int, int], nx.NormSlice] = {}
+        #: Sums of words and of their squares, by token.
+        self._sums = np.zeros((config.tokens, 2, config.norm_words), np.float32)
 
     def execute(self, name: str, f: Fields, pos: int) -> None:
         """Carry out ``name`` with the fields ``f``, at position ``pos``; SAMPLE is for others."""
@@ -132,13 +133,14 @@ class VectorModel:
                       low=low[w].tolist(), high=high[w].tolist(), exponent=exponent,
                       digits=f["digits"], two_beat=f["two_beat"], token=f["token"])
         if f["stats"]:
-            found = nx.norm_slice(a, nx.from_bits(f["inv"]), nx.from_bits(f["count"]))
-            self._see(*found[:3])
-            self._slices[f["token"], f["slice"]] = found
+            found = nx.norm_words(a)
+            self._see(*found)
+            self._sums[f["token"], :, f["word"]:f["word"] + n] = found
 
     def _norm(self, f: Fields) -> None:
-        slices = [self._slices[f["token"], k] for k in range(f["slices"])]
-        mean, rstd = nx.norm_finish(slices, nx.from_bits(f["inv"]), nx.from_bits(f["eps"]))
+        words = nx.NormWords(*self._sums[f["token"], :, :f["words"]])
+        mean, rstd = nx.norm_finish(words, self.config.vector_lanes, nx.from_bits(f["inv"]),
+                                    nx.from_bits(f["eps"]))
         self._see(mean, rstd)
         self.norms[f["set"], f["token"]] = nx.bits(mean), nx.bits(rstd)
 

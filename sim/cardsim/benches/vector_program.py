@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random instructions for the vector unit, as programs could have them."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -34,10 +35,9 @@ def fill(config: CardConfig) -> Iterator[Instruction]:
         yield "SCALAR", {"fn": ScalarFn.SET, "d": number, "imm": bits(number)}
     for token in range(config.tokens):
         yield "QUANT", {
-            "a": token, "words": words, "exponent": -10, "stats": 1, "token": token,
-            "inv": bits(1 / elements), "count": bits(elements)}
+            "a": token, "words": words, "exponent": -10, "stats": 1, "token": token}
         for number in range(2):
-            yield "NORM", {"slices": 1, "set": number, "token": token, "inv": bits(1 / elements),
+            yield "NORM", {"words": words, "set": number, "token": token, "inv": bits(1 / elements),
                            "eps": bits(1e-5)}
 
 
@@ -54,8 +54,8 @@ class Mixture:
 
     def __init__(self, rng: random.Random, config: CardConfig, *, wild: bool) -> None:
         self.rng, self.config, self.wild = rng, config, wild
-        #: Entries of statistics that were written, by token.
-        self._known = {token: {0} for token in range(config.tokens)}
+        #: Words whose sums were written, by token.
+        self._known = {token: {0, 1} for token in range(config.tokens)}
         self._makers: dict[str, Callable[[], dict[str, int]]] = {
             "QUANT": self._quant, "NORM": self.norm, "CACHE": self._cache,
             "VECTOR": self._vector, "SCALAR": self._scalar, "SAMPLE": self._sample}
@@ -69,11 +69,12 @@ class Mixture:
                 "signal": rng.getrandbits(16), "wait": rng.getrandbits(16)}
 
     def norm(self, token: int | None = None) -> dict[str, int]:
-        """Fields of a NORM of all slices from the first on that were written."""
+        """Fields of a NORM of words from the first on that were written."""
         rng = self.rng
         token = rng.randrange(self.config.tokens) if token is None else token
-        slices = next(k for k in range(9) if k not in self._known[token])
-        return {"slices": slices, "set": rng.randrange(2), "token": token,
+        most = next(k for k in itertools.count() if k not in self._known[token])
+        words = rng.choice((most, rng.randrange(1, most + 1)))
+        return {"words": words, "set": rng.randrange(2), "token": token,
                 "inv": bits(1 / rng.randrange(100, 2000)), "eps": bits(1e-5)}
 
     def slices(self, count: int) -> Iterator[Instruction]:
@@ -90,15 +91,16 @@ class Mixture:
             if config.tokens >> digits >> two_beat])
         token = rng.randrange(config.tokens >> digits >> two_beat)
         words = words or rng.choice([1, 2, 3, 6, 6, 12, 24, rng.randrange(1, longest + 1)])
-        stats, entry = rng.randrange(2) if stats is None else stats, rng.randrange(8)
+        stats = rng.randrange(2) if stats is None else stats
+        room = config.norm_words - words
+        word = min(room, rng.choice((rng.randrange(3 * lanes), rng.randrange(room + 1))))
         if stats:
-            self._known[token].add(entry)
+            self._known[token].update(range(word, word + words))
         return {
             "a": rng.randrange(ROOM - words), "words": words, "gamma": rng.randrange(2),
             "b": rng.randrange(ROOM - words), "act": rng.randrange(500),
             "exponent": rng.randrange(-30, 10), "digits": digits, "two_beat": two_beat,
-            "token": token, "stats": stats, "slice": entry, "inv": bits(1 / (words * lanes)),
-            "count": bits(words * lanes)}
+            "token": token, "stats": stats, "word": word}
 
     def _cache(self) -> dict[str, int]:
         rng, config = self.rng, self.config

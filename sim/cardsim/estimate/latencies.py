@@ -140,8 +140,13 @@ class Latencies:
 
     @property
     def statistic(self) -> int:
-        """From a slice's first word to its sum, six cycles a word apart."""
+        """From a first word to the sum's product, besides six cycles a word."""
         return 29 + 5 * _log2(self.config.vector_lanes)
+
+    @property
+    def kept_sum(self) -> int:
+        """From a word to its sum's place, besides one cycle."""
+        return 15 + 5 * _log2(self.config.vector_lanes)
 
     @property
     def kept(self) -> int:
@@ -149,11 +154,8 @@ class Latencies:
         longest = 16 * self.config.beat_bytes // self.config.vector_lanes
         return 1 << (longest + 15).bit_length()
 
-    #: A NORM, until it has its sums; from there to the end; each besides six cycles an addition.
-    norm_sums = 33
-    norm_end = 76
-    #: From token to token, besides a cycle an addend.
-    norm_next = 2
+    #: From the mean of the squares to the end of a NORM.
+    norm = 23
 
     # ---- exchange and links ----
 

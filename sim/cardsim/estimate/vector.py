@@ -13,8 +13,8 @@ from rtl_gen.spec.rules import Values
 
 from .latencies import Latencies
 
-#: Instructions under way; slices whose statistics form.
-ENTRIES, CONTEXTS = 16, 16
+#: Instructions under way; slices that wait for their second pass.
+ENTRIES, SLICES = 16, 16
 
 
 @dataclasses.dataclass
@@ -47,15 +47,9 @@ class Vector:
         self._number = 0
         self._slots = [0] * latencies.slots
         self._slot = 0
-        #: The next sum over slices is fed, of its kind.  Sums of totals take slots in a turn of
-        #: their own; moments come when slots have little else to add.
-        self._fed, self._other = {"sums": 0, "moments": 0}, latencies.slots // 2
-        #: By token: when all slices have their sums, and their deviations; its last norm.
-        self._summed: dict[int, int] = {}
-        self._deviated: dict[int, int] = {}
+        #: By token: when the sums of all its slices are kept; its last norm.
+        self._complete: dict[int, int] = {}
         self._normed: dict[int, int] = {}
-        #: Slices so far, and when those were complete that are.
-        self._opened, self._closed = 0, list[int]()
 
     # ---- Passes ----
 
@@ -115,7 +109,7 @@ class Vector:
         if name in ("VECTOR", "SCALAR", "SAMPLE"):
             self.settle()
             before = self._entries[-1].done if self._entries else 0
-            start = max(held, (before or 0) + 1, *self._deviated.values(), 0)
+            start = max(held, (before or 0) + 1, *self._complete.values(), 0)
             entry.ready = leave = start + self._alone(name, v)
             self._last = self._room = leave
         else:
@@ -138,7 +132,7 @@ class Vector:
             return of.scalar
         if name == "VECTOR":
             if v["fn"] == VectorFn.SUM:
-                return of.slots * v["words"] + 5 * log + 35
+                return of.slots * v["words"] + 5 * log + 31
             return v["words"] + (6 * lanes + 15 if v["fn"] == VectorFn.MAXIMUM else of.vector)
         total, seen = 0.0, v["token"]
         for word in range(v["words"]):
@@ -183,48 +177,27 @@ class Vector:
         self._slot = (self._slot + 1) % of.slots
         return at + of.slots * words + of.statistic
 
-    def _vector_sum(self, kind: str, ready: int, addends: int) -> int:
-        """A sum over slices, of one token after another; when its last addition begins."""
-        of = self._of
-        fed = max(ready, self._fed[kind])
-        self._fed[kind] = fed + addends + of.norm_next
-        if kind == "moments":
-            return fed + of.slots * addends
-        if self._other == self._slot:
-            self._other = (self._other + 1) % of.slots
-        at = max(fed, self._slots[self._other]) + of.slots * addends
-        self._slots[self._other] = at
-        self._other = (self._other + 1) % of.slots
-        return at
-
     def _quantise(self, v: Values, held: int, entry: Entry) -> int:
         of, words, token = self._of, v["words"], v["token"]
         if v["stats"]:
-            held = max(held, self._normed.get(token, 0) + 1, self._place(words))
+            held = max(held, self._place(words))
         chosen = self._choose(held)
         first = self._pass(chosen, words)
         entry.ready = self._result(
             first + words - 1 + of.product + of.quantiser, words) + of.reported
         if v["stats"]:
-            total = self._chain(first, words)
-            self._summed[token] = max(self._summed.get(token, 0), total)
-
-            def deviate(again: int) -> None:
-                self._closed.append(self._chain(again, words))
-                self._deviated[token] = max(self._deviated.get(token, 0), self._closed[-1])
-            self._opened += 1
-            self._later(self._slices, total + 1, words, deviate)
+            def square(again: int) -> None:
+                self._complete[token] = again + words + of.kept_sum
+            self._later(self._slices, chosen + 1, words, square)
         return chosen
 
     def _place(self, words: int) -> int:
-        """When a slice has a context, and its words a place until their second pass."""
+        """When a slice, and its words, have a place until their second pass."""
         free = 0
-        while (self._opened - len(self._closed) >= CONTEXTS
+        while (len(self._slices) >= SLICES
                or words + sum(part[2] for part in self._slices) > self._of.kept):
             self._second()
             free = self._last
-        if self._opened >= CONTEXTS:
-            free = max(free, self._closed[self._opened - CONTEXTS] + 1)
         return free
 
     def _cache(self, v: Values, held: int, entry: Entry) -> int:
@@ -240,11 +213,11 @@ class Vector:
 
     def _norm(self, v: Values, held: int, entry: Entry) -> int:
         of, token = self._of, v["token"]
-        leave = max(held, self._summed.get(token, 0) + 1, self._normed.get(token, 0) + 1)
-        self._choose(leave)
-        mean = self._vector_sum("sums", leave, v["slices"]) + of.norm_sums
         self.settle()
-        moment = max(mean, self._deviated.get(token, 0) + 1)
-        entry.ready = self._vector_sum("moments", moment, 2 * v["slices"]) + of.norm_end
+        leave = max(held, self._complete.get(token, 0) + 1, self._normed.get(token, 0) + 1)
+        rows = -(-v["words"] // of.config.vector_lanes)
+        self._chain(self._pass(leave, rows), rows)
+        power = self._pass(leave, rows)
+        entry.ready = self._chain(power, rows) + of.norm
         self._normed[token] = entry.ready
-        return leave
+        return power - 1

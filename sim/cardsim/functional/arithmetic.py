@@ -74,6 +74,9 @@ class Checked:
         self.see(nx.sqrt(a))
         return self._through(nx.rsqrt, a)
 
+    def rsqrt_near(self, a: Any) -> Any:
+        return self._through(nx.rsqrt_near, a)
+
     def exp(self, a: Any) -> Any:
         return self._through(nx.exp, a)
 
@@ -81,12 +84,12 @@ class Checked:
         self.see(a)
         return nx.gelu(a, form)
 
+    def tree(self, words: Any) -> Any:
+        return self._through(nx.tree, words)
+
     def word_sum(self, words: Any) -> Any:
         # An infinity in between stays one or becomes a NaN.
         return self._through(nx.word_sum, words)
-
-    def chain(self, t: Any) -> Any:
-        return self._through(nx.chain, t)
 
 
 class Raw:
@@ -101,6 +104,8 @@ class Raw:
     @staticmethod
     def rsqrt(a: Any) -> Any:
         return F32(1) / np.sqrt(a)
+
+    rsqrt_near = staticmethod(nx.rsqrt_near)
 
     @staticmethod
     def exp(x: Any) -> Any:
@@ -142,14 +147,15 @@ class Raw:
         return x * (p * 2.0**-28).astype(F32)
 
     @staticmethod
-    def word_sum(words: Floats) -> Any:
+    def tree(words: Floats) -> Any:
         while words.shape[-1] > 1:
             words = words[..., ::2] + words[..., 1::2]
-        return np.add.accumulate(words[..., 0], axis=-1)[..., -1] + F32(0)  # from +0: never -0
+        return words[..., 0]
 
     @staticmethod
-    def chain(t: Floats) -> Any:
-        return np.add.accumulate(t)[-1] + F32(0)
+    def word_sum(words: Floats) -> Any:
+        # From +0: never -0.
+        return np.add.accumulate(Raw.tree(words), axis=-1)[..., -1] + F32(0)
 
 
 _LOG2E = np.int64(tables.EXP_LOG2E)

@@ -181,8 +181,8 @@ def _next_slice(config: CardConfig, before: list[Fields], f: Fields) -> bool:
             and f["a"] == last["a"] + last["words"]
             and (not f["gamma"] or f["b"] == last["b"] + last["words"])
             and f["act"] == last["act"] + _blocks(config, last)
-            and (not f["stats"] or f["slice"] == last["slice"] + 1)
-            and _same(last, f, {"a", "b", "act", "slice"}))
+            and (not f["stats"] or f["word"] == last["word"] + last["words"])
+            and _same(last, f, {"a", "b", "act", "word"}))
 
 
 def _meets(config: CardConfig, product: Fields, part: Fields) -> bool:

@@ -48,8 +48,8 @@ class State:
         self.origin = np.zeros((tokens, blocks), np.int32)
         self.scales = np.zeros((config.kv_scales, config.channels), np.uint32)
         self.scalars = np.zeros(16, F32)
-        #: Sum, mean, squared deviations and count by token, slice.
-        self.slices = np.zeros((tokens, 64, 4), F32)
+        #: Sums of words, and of their squares, of the vector to be normed: by token.
+        self.word_sums = np.zeros((tokens, 2, config.norm_words), F32)
         #: Mean and reciprocal deviation by set, token.
         self.norms = np.zeros((2, tokens, 2), F32)
         #: 1/sum by softmax result, token.

@@ -132,7 +132,7 @@ class Scalar:
 
 
 class Quant:
-    """Quantises slices into the planes; keeps their statistics for the norm.
+    """Quantises slices into the planes; keeps the sums of their words for the norm.
 
     Parameters
     ----------
@@ -154,9 +154,8 @@ class Quant:
         self.writer = PlaneWriter(
             state, f["act"], -(-length * lanes // config.beat_bytes), count, digits=f["digits"],
             two_beat=f["two_beat"], token=f["token"], base=f["exponent"])
-        self.inv, self.elements = (F32(nx.from_bits(f[name])) for name in ("inv", "count"))
-        self.quick = f["exponent"] >= QUICK_BASE and tame_scalar(self.inv)
-        self.statistics = state.slices[f["token"], f["slice"]:f["slice"] + count]
+        self.quick = f["exponent"] >= QUICK_BASE
+        self.sums = state.word_sums[f["token"], :, f["word"]:f["word"] + count * length]
 
     def __call__(self, registers: Registers) -> None:
         if self.state.wild or not self.quick or not self._run(RAW):
@@ -168,9 +167,9 @@ class Quant:
         """Carry the instruction out; False, without any effect, if ``ar`` cannot be relied on."""
         a, writer = self.a, self.writer
         y = a if self.gamma is None else ar.mul(a, self.gamma)
-        statistics = self._sum_up(ar) if self.f["stats"] else None
+        sums = self._sum_up(ar) if self.f["stats"] else None
         if ar is RAW:
-            if self.f["stats"] and statistics is None:
+            if self.f["stats"] and sums is None:
                 return False
             y = y.reshape(self.count, -1)
             largest = np.maximum.reduce(np.abs(y), axis=1)
@@ -186,56 +185,49 @@ class Quant:
             q, exponents = np.array([part.q for part in found]), [part.exponent for part in found]
             over = any(part.out_of_range for part in found)
         writer.put(q, exponents)
-        if statistics is not None:
-            self.statistics[:] = statistics
+        if sums is not None:
+            self.sums[:] = sums
         if over:
             self.state.stick(out_of_range=True)
         return True
 
     def _sum_up(self, ar: Any) -> Any:
-        """Sum, mean, squared deviations, count [slices, 4]; None if ``ar`` is not sure."""
-        a = self.a
-        statistics = np.empty((self.count, 4), F32)
-        total = ar.word_sum(a)
-        mean = ar.mul(total, self.inv)
-        d = ar.sub(a, mean[:, None, None])
-        squares = ar.mul(d, d)
-        statistics[:, 0], statistics[:, 1] = total, mean
-        statistics[:, 2] = ar.word_sum(squares)
-        if ar is RAW and not (tame(mean) and tame(squares)
-                              and np.maximum.reduce(np.abs(statistics[:, :3]), axis=None) <= HIGH):
+        """Sums of words, and of their squares [2, words]; None if ``ar`` is not sure."""
+        squares = ar.mul(self.a, self.a)
+        sums = np.stack([ar.tree(self.a).ravel(), ar.tree(squares).ravel()])
+        if ar is RAW and not (tame(squares) and np.maximum.reduce(np.abs(sums), axis=None) <= HIGH):
             return None
-        statistics[:, 3] = self.elements
-        return statistics
+        return sums
 
 
 class Norm:
-    """Mean and reciprocal deviation from the statistics of the slices."""
+    """Mean and reciprocal deviation from the sums of a vector's words."""
 
     def __init__(self, state: State, f: Fields) -> None:
-        self.state, self.n = state, f["slices"]
-        self.slices = state.slices[f["token"], :f["slices"]]
+        self.state, lanes = state, state.config.vector_lanes
+        words, rows = f["words"], -(-f["words"] // lanes)
+        self.sums = state.word_sums[f["token"], :, :words]
+        #: As many at a time as a word has elements; the last ones are filled up with zeros.
+        self.rows = np.zeros((2, rows * lanes), F32)
+        self.parts, self.into = self.rows.reshape(2, rows, lanes), self.rows[:, :words]
         self.out = state.norms[f["set"], f["token"]]
         self.inv, self.eps = (F32(nx.from_bits(f[name])) for name in ("inv", "eps"))
 
     def __call__(self, registers: Registers) -> None:
-        if not tame(self.slices) or not self._run(RAW):
+        self.into[:] = self.sums
+        if not tame(self.sums) or not self._run(RAW):
             checked = Checked()
             self._run(checked)
             self.state.stick(nonfinite=checked.nonfinite)
 
     def _run(self, ar: Any) -> bool:
-        slices = self.slices
-        mean = ar.mul(ar.chain(slices[:, 0]), self.inv)
-        t = ar.sub(slices[:, 1], mean)
-        squares = ar.mul(t, t)
-        moments = np.empty((len(slices), 2), F32)
-        moments[:, 0] = slices[:, 2]
-        moments[:, 1] = ar.mul(squares, slices[:, 3])
-        moment = ar.chain(moments.ravel())
-        variance = ar.mul(moment, self.inv)
-        rstd = ar.rsqrt(ar.add(variance, self.eps))
-        if ar is RAW and not (tame_scalar(mean) and tame(squares) and tame(moments)
+        mean, power = ar.mul(ar.word_sum(self.parts), self.inv)
+        square = ar.mul(mean, mean)
+        variance = ar.sub(power, square)
+        if np.signbit(variance):
+            variance = F32(0)
+        rstd = ar.rsqrt_near(ar.add(variance, self.eps))
+        if ar is RAW and not (tame_scalar(mean) and tame_scalar(power) and tame_scalar(square)
                               and tame_scalar(variance) and tame_scalar(self.eps)
                               and LOW <= rstd <= HIGH):
             return False
