@@ -3,7 +3,7 @@
 
 from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, enum, fifo, memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..common import Ram
 from ..emit import Leaf
