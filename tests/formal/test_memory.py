@@ -3,7 +3,7 @@
 """
 
 import pytest
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -12,6 +12,7 @@ from rtl_gen.memory import reader, writer
 from rtl_gen.memory.reader import PAGE, Reader
 from rtl_gen.memory.writer import Writer
 from rtl_gen.spec.config import find
+from tests.formal.axi import allowed, stays
 from tests.formal.order import Order
 from tests.formal.prove import prove
 
@@ -23,25 +24,6 @@ SIZE = BEAT.bit_length() - 1
 
 #: The writer's own sizes, in place of 16 beats, 63 bursts, and so on; four beats are 4 KiB to it.
 SIZES = {"BURST": 2, "PATIENCE": 1, "GATHERED": 3, "QUIET": 1, "OUTSTANDING": 2, "PAGE": 4 * BEAT}
-
-
-def stays(m, port, channel: str, *names: str) -> list:
-    """Assertions: what is offered on a channel stays until it is taken."""
-    valid, ready = getattr(port, f"{channel}valid"), getattr(port, f"{channel}ready")
-    offered = Cat(valid, *(getattr(port, channel + name) for name in names))
-    waits, before = Signal(name=f"{channel}_waits"), Signal(len(offered), name=f"{channel}_before")
-    m.d.sync += [waits.eq(valid & ~ready), before.eq(offered)]
-    return [Assert(~waits | (offered == before))]
-
-
-def allowed(port, channel: str, *, burst: int, page: int = PAGE) -> list:
-    """Assertions: bursts are such as AXI allows, and no longer than ``burst``."""
-    valid, address, length, size, kind = (
-        getattr(port, channel + name) for name in ("valid", "addr", "len", "size", "burst"))
-    inside = address[SIZE:page.bit_length() - 1]
-    return [Assert(~valid | right) for right in (
-        address[:SIZE] == 0, length < burst, size == SIZE, kind == 1,
-        inside + length < page // BEAT)]
 
 
 class Reads(wiring.Component):
@@ -69,8 +51,8 @@ class Reads(wiring.Component):
             port.rvalid.eq(self.rvalid), port.rlast.eq(self.rlast), port.rdata.eq(self.rdata)]
         number, beats = port.araddr[SIZE:SIZE + self.NEAR], port.arlen + 1
 
-        m.d.comb += [stays(m, port, "ar", "addr", "len", "size", "burst", "id"),
-                     allowed(port, "ar", burst=self.burst)]
+        m.d.comb += [Assert(stays(m, port, "ar", "addr", "len", "size", "burst", "id")),
+                     Assert(allowed(port, "ar", beat_bytes=BEAT, burst=self.burst))]
 
         # What is asked for are the runs, one after another, without gaps.
         taken, shown, news = Signal(), Signal(), Signal()
@@ -172,9 +154,10 @@ class Writes(wiring.Component):
             m.d.comb += [order.choose.eq(self.choose), order.push.eq(taken), order.pop.eq(sent),
                          order.shown.eq(port.wvalid), order.out.eq(port.wdata[0])]
         if self.promise == "axi":
-            m.d.comb += [stays(m, port, "aw", "addr", "len", "size", "burst", "id"),
-                         stays(m, port, "w", "data", "last", "strb"),
-                         allowed(port, "aw", burst=burst, page=SIZES["PAGE"])]
+            m.d.comb += [
+                Assert(stays(m, port, "aw", "addr", "len", "size", "burst", "id")),
+                Assert(stays(m, port, "w", "data", "last", "strb")),
+                Assert(allowed(port, "aw", beat_bytes=BEAT, burst=burst, page=SIZES["PAGE"]))]
         if self.promise == "data":      # without a pause
             m.d.comb += [Assert(~asked | (left == 0)), Assert(port.wvalid == (left != 0)),
                          Assert(~port.wvalid | ((port.wlast == (left == 1)) & port.wstrb.all()))]

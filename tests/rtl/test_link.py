@@ -45,18 +45,18 @@ def identity(end, **fields):
 
 
 class Way:
-    """One direction: a delay, which may be cut."""
+    """One direction: a delay, which may be cut, and which may hold up the source."""
 
     def __init__(self, source, target):
-        self.source, self.target, self.cut = source, target, False
+        self.source, self.target, self.cut, self.held = source, target, False, False
 
     def bench(self):
         async def bench(ctx):
             line = [None] * LATENCY
-            ctx.set(self.source.ready, 1)
             while True:
+                ctx.set(self.source.ready, not self.held)
                 _, _, valid, payload = await ctx.tick().sample(
-                    self.source.valid, self.source.payload)
+                    self.source.valid & self.source.ready, self.source.payload)
                 line.append(payload if valid and not self.cut else None)
                 arrives = line.pop(0)
                 ctx.set(self.target.valid, arrives is not None)
@@ -311,3 +311,32 @@ def test_a_card_that_stops_tells_its_neighbour():
         assert ctx.get(pair.ends[1].about) == 0xCAFE
     simulate(pair, begin(pair, [identity(0), identity(1)]), stop, timeout=1000,
              monitors=[way.bench() for way in ways], wave="stop")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_frame_that_was_held_up_is_of_the_session_before(fails):
+    """Its trailer is made when the next session was asked for, and its link may have failed."""
+    pair, ways = joined()
+    first, second = pair.ends
+
+    async def restart(ctx):
+        await up(ctx, pair)
+        ctx.set(first.i.valid, 1)
+        await ctx.tick().until(first.tx.valid & ~first.tx.p.last)
+        ways[0].held = True
+        if fails:
+            ways[1].cut = True
+            await ctx.tick().until((first.state == State.FAILED) & (second.state == State.FAILED))
+            ways[1].cut = False
+        ctx.set(first.i.valid, 0)
+        await begin(pair, [identity(0, session=8), identity(1, session=8)])(ctx)
+        for _ in range(2 * LATENCY):
+            await ctx.tick()
+        ways[0].held = False
+        for _ in range(SIZES["silence"]):
+            await ctx.tick()
+            assert all(ctx.get(end.state) != State.FAILED for end in pair.ends)
+            assert not ctx.get(second.o.valid)
+        assert all(ctx.get(end.state) == State.UP for end in pair.ends)
+    simulate(pair, begin(pair, [identity(0), identity(1)]), restart, timeout=4000,
+             monitors=[way.bench() for way in ways], wave="held_up")

@@ -44,6 +44,8 @@ class Session(wiring.Component):
     start : ``In(1)``
         For a cycle: a session begins, with what ``me`` holds from then on.
     me : ``In(IDENTITY)``
+        Its ``session`` and ``card`` count from ``start`` on: before it, the trailer of a frame that
+        is under way is still of the session before.
     stop : ``In({valid, about})``
         This card has stopped: tell the neighbour.
     frame : ``In({valid, trailer})``
@@ -80,7 +82,11 @@ class Session(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        trailer, me = self.frame.trailer, self.me
+        trailer, me = self.frame.trailer, Signal(IDENTITY)
+        session, card = Signal(8), Signal(8)
+        with m.If(self.start):
+            m.d.sync += [session.eq(self.me.session), card.eq(self.me.card)]
+        m.d.comb += [me.eq(self.me), me.session.eq(session), me.card.eq(card)]
         heard, seen = Signal(), Signal()
         up = self.state == State.UP
         same = Signal()
