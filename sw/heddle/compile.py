@@ -205,7 +205,7 @@ class Compiler:
                 gather.have(first + piece.row + piece.rows)
         gather.finish()
         # The last words came after others were passed on; sections need not ask for those again.
-        self._b.after(Queue.SEND)
+        self._b.after(Queue.SEND_PREVIOUS, Queue.SEND_NEXT)
         p.norm(norm)
 
     def _head(self) -> None:
@@ -253,6 +253,8 @@ class Compiler:
         lanes, vocabulary = lay.config.channels, lay.shape.vocabulary
         sequences = self._columns.sequences
         ahead = (self._columns.each - 1) * size     # the last token of a sequence
+        # Who reuses these words then needs to await the sampler alone, not every neighbour.
+        self._b.own()
         self._b.emit("SAMPLE", None if first else "scales used",
                      a=self._logit(first) + ahead, words=end - first,
                      count=min(end * lanes, vocabulary) - first * lanes, token=first * lanes,
