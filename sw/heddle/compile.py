@@ -262,6 +262,8 @@ class Compiler:
                      columns=sequences, stride=size)
         window = first // size * size
         for sequence in range(sequences if self._store and (last or end % size == 0) else 0):
+            # The sampler has awaited all that brought these words.
+            self._b.after(Queue.VECTOR)
             self._b.emit("STORE", words=end - window,
                          src=self._logit(window) + ahead + sequence * size,
                          address=mem.logits + sequence * mem.row + self._p.beats(window))

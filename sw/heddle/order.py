@@ -49,7 +49,7 @@ class Order:
         what the instruction reads must not be read by another either.
         """
         for access in self.cells.accesses(step):
-            for kind in ("written", "read") if access.write or owns else ("written",):
+            for kind in ("read", "written") if access.write or owns else ("written",):
                 latest = self._touched[kind][:, access.cells]
                 # From the last stage of matmuls down: its end says most.  The vector unit's comes
                 # before those of messages, some of which it has awaited.

@@ -276,6 +276,12 @@ class _Orderer:
         One of this turn of the section is best: it needs no role.
         """
         completes = self._order.cells.completes
+        if stage in (Stage.SEND_PREVIOUS, Stage.SEND_NEXT):
+            # The vector unit awaits them sooner or later, and is awaited anyway.
+            for number in range(other, len(self._steps)):
+                if self._turns[number] == turn and self._order.after[number][stage] >= other \
+                        and completes(self._steps[number]) == Stage.VECTOR:
+                    return number
         # Results in the scratchpad are awaited anyway: their signal serves for what they overtook.
         ends = Stage.EPILOGUE if stage == Stage.ENGINE else stage
         later = [number for number in range(other, len(self._steps))
