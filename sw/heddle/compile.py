@@ -205,7 +205,7 @@ class Compiler:
                 gather.have(first + piece.row + piece.rows)
         gather.finish()
         # The last words came after others were passed on; sections need not ask for those again.
-        self._b.after(Queue.SEND)
+        self._b.after(Queue.SEND_PREVIOUS, Queue.SEND_NEXT)
         p.norm(norm)
 
     def _head(self) -> None:
@@ -253,6 +253,8 @@ class Compiler:
         lanes, vocabulary = lay.config.channels, lay.shape.vocabulary
         sequences = self._columns.sequences
         ahead = (self._columns.each - 1) * size     # the last token of a sequence
+        # Who reuses these words then needs to await the sampler alone, not every neighbour.
+        self._b.own()
         self._b.emit("SAMPLE", None if first else "scales used",
                      a=self._logit(first) + ahead, words=end - first,
                      count=min(end * lanes, vocabulary) - first * lanes, token=first * lanes,
@@ -260,6 +262,8 @@ class Compiler:
                      columns=sequences, stride=size)
         window = first // size * size
         for sequence in range(sequences if self._store and (last or end % size == 0) else 0):
+            # The sampler has awaited all that brought these words.
+            self._b.after(Queue.VECTOR)
             self._b.emit("STORE", words=end - window,
                          src=self._logit(window) + ahead + sequence * size,
                          address=mem.logits + sequence * mem.row + self._p.beats(window))

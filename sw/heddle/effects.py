@@ -27,12 +27,14 @@ class Stage(enum.IntEnum):
 
     CONTROL = 0
     MEMORY = 1
-    VECTOR = 2
-    SEND = 3
-    RECEIVE = 4
-    ENGINE = 5
-    EPILOGUE = 6
-    SOFTMAX = 7
+    SEND_PREVIOUS = 2
+    SEND_NEXT = 3
+    RECEIVE_PREVIOUS = 4
+    RECEIVE_NEXT = 5
+    VECTOR = 6
+    ENGINE = 7
+    EPILOGUE = 8
+    SOFTMAX = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,20 +83,12 @@ class Cells:
     def completes(self, step: Step) -> Stage:
         """The stage whose end is the end of the instruction."""
         match step.queue:
-            case Queue.MEMORY:
-                return Stage.MEMORY
-            case Queue.VECTOR:
-                return Stage.VECTOR
-            case Queue.SEND:
-                return Stage.SEND
-            case Queue.RECEIVE:
-                return Stage.RECEIVE
             case Queue.MATMUL:
                 if step.values["dest"]:
                     return Stage.SOFTMAX
                 return Stage.EPILOGUE if step.values["last"] else Stage.ENGINE
-            case _:
-                return Stage.CONTROL
+            case queue:
+                return Stage[queue.name]
 
     def _range(self, base: int, start: int, count: int, step: int = 1) -> slice:
         first = base + start
@@ -183,11 +177,18 @@ class Cells:
         return [self._range(self.scratch, first + column * v["stride"], v["words"])
                 for column in range(v["columns"])]
 
-    def _send(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, False, Stage.SEND) for cells in self._message(v, v["src"])]
+    def _send_previous(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, False, Stage.SEND_PREVIOUS) for cells in self._message(v, v["src"])]
 
-    def _receive(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, True, Stage.RECEIVE) for cells in self._message(v, v["dst"])]
+    def _send_next(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, False, Stage.SEND_NEXT) for cells in self._message(v, v["src"])]
+
+    def _receive_previous(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, True, Stage.RECEIVE_PREVIOUS)
+                for cells in self._message(v, v["dst"])]
+
+    def _receive_next(self, v: dict[str, int]) -> list[Access]:
+        return [Access(cells, True, Stage.RECEIVE_NEXT) for cells in self._message(v, v["dst"])]
 
     def _next(self, v: dict[str, int]) -> list[Access]:
         return [Access(self._range(self.token, 0, 1), False, Stage.CONTROL)]

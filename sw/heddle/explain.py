@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from rtl_gen.spec.isa import Register
+from rtl_gen.spec.isa import SENDS, Register
 
 from .layout import Layout
 from .parts import SILENT, Columns, first_pass
@@ -16,10 +16,10 @@ def traffic(layout: Layout, program: Program, position: int) -> dict[str, int]:
     registers = {**first_pass(layout, Columns(), [position]), Register.LEFT: 1, SILENT: 1}
     sent = {"previous": 0, "next": 0}
     for step in trace(program.instructions, registers):
-        if step.name == "SEND":
-            size = step.values["words"] * step.values["columns"] * layout.config.word_bytes
-            for side in sent:
-                sent[side] += size * step.values[side]
+        for name, side in zip(SENDS, sent, strict=True):
+            if step.name == name:
+                sent[side] += (step.values["words"] * step.values["columns"]
+                               * layout.config.word_bytes)
     return sent
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from .program import Builder
 
-#: Ways round the ring: field of SEND that goes on in this direction, and step to the card from
-#: which a RECEIVE (of that ``source``) takes.
-_WAYS = (("next", -1), ("previous", 1))
+#: Ways round the ring: what sends on in this direction, what takes, and step to the card that it
+#: takes from.
+_WAYS = (("SEND_NEXT", "RECEIVE_PREVIOUS", -1), ("SEND_PREVIOUS", "RECEIVE_NEXT", 1))
 
 
 class Gather:
@@ -55,18 +55,15 @@ class Gather:
             for k, _ in enumerate(pieces[self._from(distance, way)]))
 
     def _from(self, distance: int, way: int) -> int:
-        return (self._card + _WAYS[way][1] * distance) % len(self._pieces)
+        return (self._card + _WAYS[way][2] * distance) % len(self._pieces)
 
     def have(self, stop: int) -> None:
         """Own words below ``stop`` are computed."""
         mine = self._pieces[self._card]
         while self._own < len(mine) and mine[self._own].stop <= stop:
             piece = mine[self._own]
-            if len(self._pieces) == 2:
-                for way in range(2):
-                    self._send(self._half(piece, way), way)
-            elif len(self._pieces) > 2:
-                self._send(piece, *range(2))
+            for way in range(2 if len(self._pieces) > 1 else 0):
+                self._send(self._half(piece, way) if len(self._pieces) == 2 else piece, way)
             self._arrived(piece)
             self._await(self._own)
             self._own += 1
@@ -98,16 +95,16 @@ class Gather:
                 piece = self._half(piece, way)
             if not piece:
                 continue
-            self._builder.emit("RECEIVE", dst=self._address(piece.start), words=len(piece),
-                               source=way, **self._shape())
+            self._builder.emit(_WAYS[way][1], dst=self._address(piece.start), words=len(piece),
+                               **self._shape())
             if distance < opposite:
                 self._send(piece if distance + 1 < opposite else self._half(piece, way), way)
             self._arrived(piece)
 
-    def _send(self, piece: range, *ways: int) -> None:
+    def _send(self, piece: range, way: int) -> None:
         if piece:
-            self._builder.emit("SEND", src=self._address(piece.start), words=len(piece),
-                               **{_WAYS[way][0]: 1 for way in ways}, **self._shape())
+            self._builder.emit(_WAYS[way][0], src=self._address(piece.start), words=len(piece),
+                               **self._shape())
 
     def _shape(self) -> dict[str, int]:
         return {"columns": self._columns, "stride": self._stride if self._columns > 1 else 0}

@@ -40,16 +40,19 @@ class Order:
         """What the next instruction knows when it starts, its own waits not counted."""
         return np.maximum(self._dispatch, self._queue.get(step.queue, self._dispatch))
 
-    def conflicts(self, step: Step, known: Known) -> Iterator[tuple[Stage, int, Access]]:
+    def conflicts(self, step: Step, known: Known, *, owns: bool = False
+                  ) -> Iterator[tuple[Stage, int, Access]]:
         """(stage, instruction, access) of the latest accesses that must be complete and are not
         known to be.
 
-        ``known`` is looked at anew for every access, so that it may grow meanwhile.
+        ``known`` is looked at anew for every access, so that it may grow meanwhile.  With ``owns``
+        what the instruction reads must not be read by another either.
         """
         for access in self.cells.accesses(step):
-            for kind in ("written", "read") if access.write else ("written",):
+            for kind in ("read", "written") if access.write or owns else ("written",):
                 latest = self._touched[kind][:, access.cells]
-                # From the last stage of matmuls down: its end says most.
+                # From the last stage of matmuls down: its end says most.  The vector unit's comes
+                # before those of messages, some of which it has awaited.
                 for stage in reversed(Stage):
                     if self._in_order(stage, access.stage) or not latest.shape[1]:
                         continue

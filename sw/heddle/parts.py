@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from rtl_gen.spec.config import HEAD
-from rtl_gen.spec.isa import Register
+from rtl_gen.spec.isa import Queue, Register
 from rtl_gen.spec.rules import Values
 
 from .gather import Complete, Gather
@@ -185,6 +185,8 @@ class Parts:
         if not self._probes:
             return
         memory = self.layout.memory
+        # The quantiser has awaited all that brought these words.
+        self.builder.after(Queue.VECTOR)
         self.builder.emit(
             "STORE", address=memory.probes + which * memory.vector, index_reg=LAYERS,
             stride=2 * memory.vector, words=self.x,

@@ -29,7 +29,8 @@ from .order import Known, Order
 from .trace import Plain, Step, trace
 
 #: The queues that work beside control's.
-_UNITS = (Queue.VECTOR, Queue.MEMORY, Queue.MATMUL, Queue.SEND, Queue.RECEIVE)
+_UNITS = (Queue.VECTOR, Queue.MEMORY, Queue.MATMUL, Queue.SEND_PREVIOUS, Queue.SEND_NEXT,
+          Queue.RECEIVE_PREVIOUS, Queue.RECEIVE_NEXT)
 #: A loop is followed this often: its first, a middle and its last pass.
 _PASSES = 3
 
@@ -92,6 +93,8 @@ class Builder:
         self._counters_of_loops: set[int] = set()
         #: Instructions that start when everything before them in these queues is complete.
         self._settling: dict[int, tuple[Queue, ...]] = {}
+        #: Instructions that start when nobody else reads what they read.
+        self._owning: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._plain)
@@ -128,6 +131,11 @@ class Builder:
         """Hold the next instruction until everything before it in some queues is complete."""
         self._settling[len(self)] = queues
 
+    def own(self) -> None:
+        """Hold the next instruction until those before it that read the same have done so: who
+        then waits for it has not to wait for them."""
+        self._owning.add(len(self))
+
     def passes(self, register: int, count: int) -> None:
         """Set the counter of a loop; ordering follows no more than a few of its passes."""
         self._loops[len(self)] = min(count, _PASSES)
@@ -156,7 +164,7 @@ class Builder:
         shortened = [{register: min(value, _PASSES) if register in self._counters_of_loops
                       else value for register, value in start.items()} for start in starts]
         inside, across = _Orderer(self._config, short, self._roles, self._sections,
-                                  settling).edges(shortened, given)
+                                  settling, self._owning).edges(shortened, given)
         bits = self._counters(inside, across)
         return Program(notes=self._notes, instructions=tuple(
             (name, {**fields, **bits[number]})
@@ -189,9 +197,10 @@ class _Orderer:
     """Finds who must wait for whom by following an execution."""
 
     def __init__(self, config: CardConfig, plain: Sequence[Plain], roles: Sequence[str | None],
-                 sections: Sequence[int], settling: dict[int, tuple[Queue, ...]]) -> None:
+                 sections: Sequence[int], settling: dict[int, tuple[Queue, ...]],
+                 owning: set[int]) -> None:
         self._plain, self._roles, self._starts = plain, roles, set(sections)
-        self._settling = settling
+        self._settling, self._owning = settling, owning
         self._cells = Cells(config)
         #: By who waits: for whom.
         self._inside: dict[int, set[int]] = defaultdict(set)
@@ -221,7 +230,8 @@ class _Orderer:
             if step.pc in self._settling:
                 known = self._settle(step, turn, known)
             # `conflicts` sees what `_wait` adds to `known`.
-            for stage, other, _ in self._order.conflicts(step, known):
+            owns = step.pc in self._owning
+            for stage, other, _ in self._order.conflicts(step, known, owns=owns):
                 np.maximum(known, self._wait(step, turn, stage, other), out=known)
             self._note(step, turn)
             self._order.add(step, known)
@@ -266,6 +276,12 @@ class _Orderer:
         One of this turn of the section is best: it needs no role.
         """
         completes = self._order.cells.completes
+        if stage in (Stage.SEND_PREVIOUS, Stage.SEND_NEXT):
+            # The vector unit awaits them sooner or later, and is awaited anyway.
+            for number in range(other, len(self._steps)):
+                if self._turns[number] == turn and self._order.after[number][stage] >= other \
+                        and completes(self._steps[number]) == Stage.VECTOR:
+                    return number
         # Results in the scratchpad are awaited anyway: their signal serves for what they overtook.
         ends = Stage.EPILOGUE if stage == Stage.ENGINE else stage
         later = [number for number in range(other, len(self._steps))

@@ -21,7 +21,7 @@ from rtl_gen.spec.config import CardConfig
 
 COMMIT = 0xC0FFEE11
 #: Who reports on a card alone.
-REPORTERS = tuple(Reporter)[:Reporter.SEND]
+REPORTERS = tuple(Reporter)[:Reporter.SEND_PREVIOUS]
 #: Byte offset of the logs in their channels, and words of an event.
 LOG, EVENT_WORDS = 1 << 20, 16
 #: Channels of the loggers.

@@ -26,7 +26,7 @@ BEAT, LANES, CHANNEL = TINY.beat_bytes, TINY.vector_lanes, TINY.channel_bytes
 RECORD, PROGRAM, STATUS_AT, DATA, STORED = 0x10, 0x100, 0x3800, 0x4000, 0x8000
 WORDS = 40
 HALT = isa.encode("HALT")
-NEVER = [isa.encode("RECEIVE", dst=0, words=5, columns=1, source=0), HALT]
+NEVER = [isa.encode("RECEIVE_PREVIOUS", dst=0, words=5, columns=1), HALT]
 PREVIOUS, NEXT = range(2)
 LIMIT = 300_000
 
@@ -91,10 +91,10 @@ class Ring:
             isa.encode("ADDI", rd=8, imm=rounds),
             isa.encode("LOAD", address=DATA, rows=1, words=2 * WORDS, dst=0, signal=1),
             isa.encode("NOP", wait=1),
-            isa.encode("SEND", src=0, **message, previous=1, signal=2),
-            isa.encode("SEND", src=WORDS, **message, next=1, signal=4),
-            isa.encode("RECEIVE", dst=100, **message, source=PREVIOUS, signal=8),
-            isa.encode("RECEIVE", dst=100 + WORDS, **message, source=NEXT, signal=16),
+            isa.encode("SEND_PREVIOUS", src=0, **message, signal=2),
+            isa.encode("SEND_NEXT", src=WORDS, **message, signal=4),
+            isa.encode("RECEIVE_PREVIOUS", dst=100, **message, signal=8),
+            isa.encode("RECEIVE_NEXT", dst=100 + WORDS, **message, signal=16),
             isa.encode("NOP", wait=2 | 4 | 8 | 16),
             isa.encode("LOOP", rd=8, target=3),
             isa.encode("STORE", address=STORED, words=2 * WORDS, src=100),
@@ -205,8 +205,8 @@ def test_a_card_alone(opened, hasty):
 
 
 @pytest.mark.parametrize(("bad", "error"), [
-    (0xFE, Error.ILLEGAL_OPCODE), (isa.encode("RECEIVE", words=1), Error.ILLEGAL_OPERAND),
-    (isa.encode("RECEIVE", words=1, columns=1, wait=1), Error.WATCHDOG)],
+    (0xFE, Error.ILLEGAL_OPCODE), (isa.encode("RECEIVE_NEXT", words=1), Error.ILLEGAL_OPERAND),
+    (isa.encode("RECEIVE_NEXT", words=1, columns=1, wait=1), Error.WATCHDOG)],
     ids=["no instruction", "no columns", "a wait for nothing"])
 def test_what_fails_on_one_card_is_known_of_each(opened, bad, error):
     ring = opened()
@@ -223,9 +223,8 @@ def test_what_fails_on_one_card_is_known_of_each(opened, bad, error):
 @pytest.mark.parametrize("side", [PREVIOUS, NEXT])
 def test_a_message_of_another_length_stops_the_ring(opened, words, side):
     ring = opened()
-    send = isa.encode("SEND", words=words, columns=1, previous=int(side == NEXT),
-                      next=int(side == PREVIOUS))
-    receive = isa.encode("RECEIVE", words=5, columns=1, source=side)
+    send = isa.encode(isa.SENDS[1 - side], words=words, columns=1)
+    receive = isa.encode(isa.RECEIVES[side], words=5, columns=1)
     first, second = (stopped.status for stopped in ring.run({0: [send, *NEVER],
                                                              1: [receive, HALT]}))
     about = {"card": 1, "error": Error.LINK, "failure": Failure.MESSAGE, "side": side}

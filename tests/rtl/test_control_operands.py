@@ -19,7 +19,7 @@ from tests.rtl.bench import simulate
 #: Instructions, at most, for each rule that breaks alone.
 EACH = 6
 #: Instructions that a card alone refuses, and number of the rule that says so.
-MESSAGES, ALONE = ("SEND", "RECEIVE"), len(rules.COMMON)
+MESSAGES, ALONE = isa.SENDS + isa.RECEIVES, len(rules.COMMON)
 
 
 def random_fields(config, name, rng):

@@ -100,8 +100,8 @@ def program(*instructions):
     return Program(instructions=(*instructions, ("HALT", {})), notes={})
 
 
-SEND = ("SEND", {"words": 3, "columns": 1, "next": 1})
-RECEIVE = ("RECEIVE", {"words": 3, "columns": 1, "dst": 8})
+SEND = ("SEND_NEXT", {"words": 3, "columns": 1})
+RECEIVE = ("RECEIVE_PREVIOUS", {"words": 3, "columns": 1, "dst": 8})
 
 
 def test_words_go_round_the_ring():
@@ -133,7 +133,7 @@ def test_a_card_that_stops_is_named_and_stops_the_others():
 
 def test_a_message_of_another_length():
     runtime = ring()
-    long = ("SEND", {"words": 4, "columns": 1, "next": 1})
+    long = ("SEND_NEXT", {"words": 4, "columns": 1})
     with pytest.raises(CardError, match=r"link between card 2 and card 1 of 4 .*another length"):
         runtime.carry_out([program(long if card == 1 else SEND, RECEIVE) for card in range(4)])
 

@@ -20,6 +20,7 @@ from heddle.partition import cut, share
 from heddle.program import Builder
 from heddle.shapes import find_shape
 from rtl_gen.spec.config import CONFIGS, TINY, U280
+from rtl_gen.spec.isa import RECEIVES, SENDS
 from tests.sw import models
 
 
@@ -48,16 +49,14 @@ def test_pieces_end_at_marks(start, size, marks, most):
 
 
 def messages(builder, card, cards):
-    """What a gather emits, as (what, way, words): SEND goes to way 0 (next) or 1 (previous);
-    RECEIVE comes from there: way 0 is what the card before sent to its next one."""
+    """What a gather emits, as (what, way, words): a SEND goes to way 0 (next) or 1
+    (previous); a RECEIVE comes from there: way 0 is what the card before sent to its next one."""
     found = []
     for name, fields in builder._plain:
-        if name == "SEND":
-            for way, side in enumerate(("next", "previous")):
-                if fields.get(side):
-                    found.append(("send", way, (fields["src"], fields["words"])))
+        if name in SENDS:
+            found.append(("send", 1 - SENDS.index(name), (fields["src"], fields["words"])))
         else:
-            found.append(("receive", fields["source"], (fields["dst"], fields["words"])))
+            found.append(("receive", RECEIVES.index(name), (fields["dst"], fields["words"])))
     return found
 
 

@@ -124,13 +124,16 @@ class Card(Shell):
         """The links to both neighbours, which outlive a reset of the units, and the messages."""
         order = queues(self.config)
         m.submodules.exchange = exchange = Exchange(self.config)
-        connect(m, control.jobs[order.index(Queue.SEND)], exchange.send)
-        connect(m, control.jobs[order.index(Queue.RECEIVE)], exchange.receive)
+        for k, side in enumerate(SIDES):
+            connect(m, control.jobs[order.index(Queue[f"SEND_{side}".upper()])], exchange.send[k])
+            connect(m, control.jobs[order.index(Queue[f"RECEIVE_{side}".upper()])],
+                    exchange.receive[k])
         connect(m, exchange.read, storage.read[scratchpad.SEND])
         connect(m, exchange.write, storage.write[scratchpad.FROM_RECEIVE])
         m.d.comb += [
-            control.done[Reporter.SEND].eq(exchange.done[0]),
-            control.done[Reporter.RECEIVE].eq(exchange.done[1]),
+            *(control.done[one].eq(exchange.done[k]) for k, one in enumerate((
+                Reporter.SEND_PREVIOUS, Reporter.SEND_NEXT,
+                Reporter.RECEIVE_PREVIOUS, Reporter.RECEIVE_NEXT))),
             *(control.messages[name].eq(getattr(exchange, name))
               for name in ("wrong", "side", "waits", "moves"))]
         for k, side in enumerate(SIDES):

@@ -10,7 +10,7 @@ import dataclasses
 from amaranth import Cat, Const, Mux, Value
 
 from ..spec.config import SLICE_BLOCKS, CardConfig
-from ..spec.isa import SUMS, ScalarFn, VectorFn
+from ..spec.isa import RECEIVES, SENDS, SUMS, ScalarFn, VectorFn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Resolved:
     #: 32-bit words of a row's constants, and of all rows.
     aux: Value
     aux_words: Value
-    #: ``dst_stride``, of SAMPLE, SEND and RECEIVE ``stride``, times (columns - 1).
+    #: ``dst_stride``, of SAMPLE and of messages ``stride``, times (columns - 1).
     dst_offset: Value
     #: LOAD: rows · words; STORE: words of the scales up to the end of the row.
     words: Value
@@ -126,7 +126,7 @@ def _message(c: CardConfig, v, r: Resolved, first: Value) -> list[Value]:
 
 
 def send(c: CardConfig, v, r: Resolved) -> list[Value]:
-    return [*_message(c, v, r, v.src), ~v.previous & ~v.next]
+    return _message(c, v, r, v.src)
 
 
 def receive(c: CardConfig, v, r: Resolved) -> list[Value]:
@@ -134,8 +134,8 @@ def receive(c: CardConfig, v, r: Resolved) -> list[Value]:
 
 
 RULES = {"MATMUL": matmul, "VECTOR": vector, "SCALAR": scalar, "QUANT": quant, "NORM": norm,
-         "CACHE": cache, "SAMPLE": sample, "LOAD": load, "STORE": store, "SEND": send,
-         "RECEIVE": receive}
+         "CACHE": cache, "SAMPLE": sample, "LOAD": load, "STORE": store,
+         **dict.fromkeys(SENDS, send), **dict.fromkeys(RECEIVES, receive)}
 
 
 def broken(config: CardConfig, name: str, view, resolved: Resolved) -> Value:

@@ -21,7 +21,8 @@ from .operands import Operands
 #: an instruction go every three or four.
 JUDGES = 4
 _QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
-_OF_A_RING = (isa.Queue.SEND, isa.Queue.RECEIVE)
+_OF_A_RING = (isa.Queue.SEND_PREVIOUS, isa.Queue.SEND_NEXT,
+              isa.Queue.RECEIVE_PREVIOUS, isa.Queue.RECEIVE_NEXT)
 
 
 class Reporter(enum.IntEnum):
@@ -32,8 +33,10 @@ class Reporter(enum.IntEnum):
     EPILOGUE = 2    #: of products that go to the scratchpad
     SOFTMAX = 3     #: of products that go through the softmax
     VECTOR = 4
-    SEND = 5        #: of cards in a ring
-    RECEIVE = 6
+    SEND_PREVIOUS = 5       #: of cards in a ring
+    SEND_NEXT = 6
+    RECEIVE_PREVIOUS = 7
+    RECEIVE_NEXT = 8
 
 
 def queues(config: CardConfig) -> tuple[isa.Queue, ...]:
@@ -43,7 +46,7 @@ def queues(config: CardConfig) -> tuple[isa.Queue, ...]:
 
 def reporters(config: CardConfig) -> tuple[Reporter, ...]:
     """Who reports on a card."""
-    return tuple(Reporter)[:None if config.cards > 1 else Reporter.SEND]
+    return tuple(Reporter)[:None if config.cards > 1 else Reporter.SEND_PREVIOUS]
 
 
 class Owner(enum.IntEnum):

@@ -17,7 +17,7 @@ _CONTROL = tuple(name for name in isa.FORMATS if isa.FORMATS[name][1] == isa.Que
 #: Instructions whose operands take registers or products; the others are judged at once.
 _LONG = ("LOAD", "STORE", "MATMUL", "CACHE", "SAMPLE")
 #: Those of a card in a ring, of which the end of the last token is worked out.
-_MESSAGES = ("SEND", "RECEIVE")
+_MESSAGES = isa.SENDS + isa.RECEIVES
 
 
 def _shared(word, field: str, *names: str):

@@ -39,8 +39,10 @@ class Queue(enum.IntEnum):
     MEMORY = 1
     MATMUL = 2
     VECTOR = 3
-    SEND = 4
-    RECEIVE = 5
+    SEND_PREVIOUS = 4
+    SEND_NEXT = 5
+    RECEIVE_PREVIOUS = 6
+    RECEIVE_NEXT = 7
 
 
 class Register(enum.IntEnum):
@@ -109,6 +111,12 @@ _COLUMNS = (
     Field("digits", 1, "0: one INT8 column a token (A8), 1: two (A16)."),
     Field("two_beat", 1, "The upper half of the columns takes every second beat of a row."),
 )
+
+
+def _message(first: str) -> tuple[Field, ...]:
+    return (Field(first, 16, "First scratchpad word."), Field("words", 12, "Words of a token."),
+            Field("columns", 3, "Tokens."), Field("stride", 16, "Scratchpad words between tokens."))
+
 
 #: name -> (opcode, queue, fields, what it does)
 FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
@@ -217,18 +225,16 @@ FORMATS: dict[str, tuple[int, Queue, tuple[Field, ...], str]] = {
         Field("stride", 16, "Scratchpad words between tokens.")),
         "Argmax, top-k, log-sum-exp and target logit over blocks of logits. The sampled token is that of the first column. "
         "With more than one column there is no target."),
-    "SEND": (0x40, Queue.SEND, (
-        Field("src", 16, "First scratchpad word."), Field("words", 12, "Words of a token."),
-        Field("columns", 3, "Tokens."), Field("stride", 16, "Scratchpad words between tokens."),
-        Field("previous", 1, "To the card before this one in the ring."),
-        Field("next", 1, "To the card behind this one.")),
-        "Sends one message: the words of the first token, then of the next."),
-    "RECEIVE": (0x41, Queue.RECEIVE, (
-        Field("dst", 16, "First scratchpad word."), Field("words", 12, "Words of a token."),
-        Field("columns", 3, "Tokens."), Field("stride", 16, "Scratchpad words between tokens."),
-        Field("source", 1, "0: from the card before this one in the ring, 1: from the card behind it.")),
-        "Takes the next message of a neighbour, which must be as long as the instruction says."),
+    "SEND_PREVIOUS": (0x40, Queue.SEND_PREVIOUS, _message("src"),
+        "Sends the card before this one in the ring a message: the words of the first token, then of the next."),
+    "SEND_NEXT": (0x41, Queue.SEND_NEXT, _message("src"), "Sends the card behind this one a message."),
+    "RECEIVE_PREVIOUS": (0x42, Queue.RECEIVE_PREVIOUS, _message("dst"),
+        "Takes the next message of the card before this one, which must be as long as the instruction says."),
+    "RECEIVE_NEXT": (0x43, Queue.RECEIVE_NEXT, _message("dst"), "Takes the next message of the card behind this one."),
 }
+#: Instructions of a card in a ring, by side: to and from the previous card, the next.
+SENDS = ("SEND_PREVIOUS", "SEND_NEXT")
+RECEIVES = ("RECEIVE_PREVIOUS", "RECEIVE_NEXT")
 
 OPCODES = {opcode: name for name, (opcode, *_) in FORMATS.items()}
 

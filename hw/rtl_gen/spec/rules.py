@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from .config import SLICE_BLOCKS, CardConfig
 from .formats import PATTERNS, stream_beats
-from .isa import FORMATS, SUMS, Queue, ScalarFn, VectorFn
+from .isa import FORMATS, RECEIVES, SENDS, SUMS, Queue, ScalarFn, VectorFn
 from .registers import RESULT, Error
 
 Values = dict[str, int]
@@ -156,10 +156,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
          lambda c, v: (v["words"] - 1) * c.vector_lanes < v["count"]
          <= v["words"] * c.vector_lanes),
     ),
-    "SEND": (
-        *_message("src"),
-        ("`previous` or `next` is set.", lambda c, v: bool(v["previous"] or v["next"]))),
-    "RECEIVE": _message("dst"),
+    **dict.fromkeys(SENDS, _message("src")),
+    **dict.fromkeys(RECEIVES, _message("dst")),
 }
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SEND and RECEIVE between the scratchpad and two links: random messages, both ways at once."""
+"""SENDs and RECEIVEs between the scratchpad and two links: random messages, all ways at once."""
 
 import itertools
 import random
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import cocotb
@@ -15,21 +17,27 @@ from rtl_gen.spec.config import CardConfig
 from .instructions import config, job, serve
 from .streams import CASES, STALLS, Payload, collect, compare, drive, idle, reset, transfers
 
-SIDES = ("previous", "next")
+#: The previous card, the next.
+SIDES = range(2)
 #: Cycles that a case may take.
 LIMIT = 100_000
+#: Messages whose pace is measured.
+COUNT = 6
+#: Port of the jobs and instructions, by what reports: SENDs of both sides, then RECEIVEs.
+JOBS = tuple((f"s_axis_{what}_{side}", names[side]) for what, names in (
+    ("send", isa.SENDS), ("receive", isa.RECEIVES)) for side in SIDES)
 #: As the page says: SEND to its first beat, its last beat to its report, a RECEIVE's last beat to
 #: its report.
 FIRST, SENT, RECEIVED = 1, 1, 2
 
 
-def fields(card: CardConfig, rng: random.Random, place: str) -> dict[str, int]:
-    """Of a random legal instruction whose words lie from ``place`` on."""
+def fields(card: CardConfig, rng: random.Random, place: str, within: range) -> dict[str, int]:
+    """Of a random legal instruction whose words lie from ``place`` on, within some."""
     words, columns = rng.choice((1, 1, 2, 3, 7, 20)), rng.randint(1, card.tokens)
     stride = rng.choice((0, 1, words, words + rng.randrange(9)))
-    room = card.scratch_words - words - stride * (columns - 1)
+    room = len(within) - words - stride * (columns - 1)
     return {"words": words, "columns": columns, "stride": stride,
-            place: rng.choice((0, room, rng.randrange(room + 1))),
+            place: within.start + rng.choice((0, room, rng.randrange(room + 1))),
             "signal": rng.getrandbits(isa.COUNTERS)}
 
 
@@ -44,53 +52,54 @@ def beats(word: int, size: int, count: int) -> list[int]:
     return [word >> 8 * size * k & (1 << 8 * size) - 1 for k in range(count)]
 
 
+def marked(message: list[int]) -> list[Payload]:
+    """Beats with their ``last``."""
+    return [(beat, int(k == len(message) - 1)) for k, beat in enumerate(message)]
+
+
 class Work:
     """Random instructions, and what comes of them.
 
+    RECEIVEs of each side write their own half of the scratchpad, so that what was written says
+    whose it is.
+
     Attributes
     ----------
-    sends, receives : list of payloads
-        Jobs.
-    given : dict
-        Beats for each side.
-    taken : dict
-        Beats that each side brings.
-    written : list of int
-        Payloads of ``write``.
-    ends : two lists of (signal, beats or words until then)
-        Of every SEND, with the beats of both sides, and of every RECEIVE.
+    jobs : four lists of payloads
+        In the order of :data:`JOBS`.
+    given, taken : lists by side
+        Beats for each side; beats that each side brings.
+    written : two lists of int
+        Payloads of ``write``, by side.
+    ends : four lists of (signal, beats or words until then)
+        Of every instruction, in the order of :data:`JOBS`.
     """
 
     def __init__(self, card: CardConfig, rng: random.Random, count: int,
                  memory: list[int]) -> None:
         size, per_word = card.beat_bytes, card.word_bytes // card.beat_bytes
-        self.sends: list[Payload] = []
-        self.receives: list[Payload] = []
-        self.given: dict[str, list[Payload]] = {side: [] for side in SIDES}
-        self.taken: dict[str, list[Payload]] = {side: [] for side in SIDES}
-        self.written: list[int] = []
-        self.ends: tuple[list[tuple[int, ...]], list[tuple[int, ...]]] = ([], [])
-        for _ in range(count):
-            values = fields(card, rng, "src")
-            sides = rng.choice((("previous",), ("next",), SIDES))
-            self.sends.append(job(isa.encode("SEND", **values, **dict.fromkeys(sides, 1))))
-            message = [beat for at in places(values, "src")
-                       for beat in beats(memory[at], size, per_word)]
-            for side in sides:
-                self.given[side] += self._marked(message)
-            self.ends[0].append((values["signal"], *(len(self.given[side]) for side in SIDES)))
+        half = card.scratch_words // 2
+        self.jobs: list[list[Payload]] = [[] for _ in JOBS]
+        self.given: list[list[Payload]] = [[] for _ in SIDES]
+        self.taken: list[list[Payload]] = [[] for _ in SIDES]
+        self.written: list[list[int]] = [[] for _ in SIDES]
+        self.ends: list[list[tuple[int, int]]] = [[] for _ in JOBS]
+        for side in SIDES:
+            for _ in range(count):
+                values = fields(card, rng, "src", range(card.scratch_words))
+                self.jobs[side].append(job(isa.encode(isa.SENDS[side], **values)))
+                self.given[side] += marked([beat for at in places(values, "src")
+                                            for beat in beats(memory[at], size, per_word)])
+                self.ends[side].append((values["signal"], len(self.given[side])))
 
-            values, source = fields(card, rng, "dst"), rng.randrange(2)
-            self.receives.append(job(isa.encode("RECEIVE", **values, source=source)))
-            words = [rng.getrandbits(8 * card.word_bytes) for _ in places(values, "dst")]
-            self.taken[SIDES[source]] += self._marked(
-                [beat for word in words for beat in beats(word, size, per_word)])
-            self.written += [at | word << 16
-                             for at, word in zip(places(values, "dst"), words, strict=True)]
-            self.ends[1].append((values["signal"], len(self.written)))
-
-    def _marked(self, message: list[int]) -> list[Payload]:
-        return [(beat, int(k == len(message) - 1)) for k, beat in enumerate(message)]
+                values = fields(card, rng, "dst", range(side * half, side * half + half))
+                self.jobs[2 + side].append(job(isa.encode(isa.RECEIVES[side], **values)))
+                words = [rng.getrandbits(8 * card.word_bytes) for _ in places(values, "dst")]
+                self.taken[side] += marked(
+                    [beat for word in words for beat in beats(word, size, per_word)])
+                self.written[side] += [
+                    at | word << 16 for at, word in zip(places(values, "dst"), words, strict=True)]
+                self.ends[2 + side].append((values["signal"], len(self.written[side])))
 
 
 class Bench:
@@ -102,28 +111,31 @@ class Bench:
                       for _ in range(self.card.scratch_words)]
         self.memory = np.array([list(word.to_bytes(self.card.word_bytes, "little"))
                                 for word in self.words], np.uint8)
-        self.ends: tuple[list[tuple[int, ...]], list[tuple[int, ...]]] = ([], [])
+        self.ends: list[list[tuple[int, int]]] = [[] for _ in JOBS]
+
+    def side(self, written: int) -> int:
+        """Whose a payload of ``write`` is."""
+        return int((written & 0xFFFF) >= self.card.scratch_words // 2)
 
     async def begin(self) -> None:
         """Reset, and watch."""
         dut = self.dut
         await reset(dut)
         serve(dut, "read", self.memory)
-        given = [transfers(dut, f"m_axis_o_{side}") for side in range(2)]
+        given = [transfers(dut, f"m_axis_o_{side}") for side in SIDES]
         written = transfers(dut, "m_axis_write")
         self.logs = (*given, written)
 
         async def watch() -> None:
             while True:
                 # What is done was over in an earlier cycle.
-                counts = [len(log) for log in self.logs]
+                counts = [len(log) for log in given]
+                sides = [self.side(word) for word in written]
+                counts += [sides.count(side) for side in SIDES]
                 await RisingEdge(dut.aclk)
-                done = int(dut.done.value)
-                if done & 1:
-                    self.ends[0].append((done >> 1 & (1 << isa.COUNTERS) - 1, *counts[:2]))
-                if done >> 1 + isa.COUNTERS & 1:
-                    signal = done >> 2 + isa.COUNTERS & (1 << isa.COUNTERS) - 1
-                    self.ends[1].append((signal, counts[2]))
+                for ends, done, count in zip(self.ends, reports(dut), counts, strict=True):
+                    if done & 1:
+                        ends.append((done >> 1, count))
         cocotb.start_soon(watch())
 
     def work(self, count: int) -> Work:
@@ -136,10 +148,10 @@ class Bench:
 
     def start(self, work: Work, stall: float, hold: float, seed: str) -> tuple[Any, Any]:
         """Tasks of what the unit takes and of what it gives."""
-        sends = {"s_axis_send": work.sends, "s_axis_receive": work.receives,
-                 **{f"s_axis_i_{k}": work.taken[side] for k, side in enumerate(SIDES)}}
-        takes = {"m_axis_write": len(work.written),
-                 **{f"m_axis_o_{k}": len(work.given[side]) for k, side in enumerate(SIDES)}}
+        sends = {**{port: jobs for (port, _), jobs in zip(JOBS, work.jobs, strict=True)},
+                 **{f"s_axis_i_{side}": work.taken[side] for side in SIDES}}
+        takes = {"m_axis_write": sum(len(words) for words in work.written),
+                 **{f"m_axis_o_{side}": len(work.given[side]) for side in SIDES}}
         return ([cocotb.start_soon(drive(self.dut, name, payloads, stall, f"{seed} {name}"))
                  for name, payloads in sends.items()],
                 {name: cocotb.start_soon(collect(
@@ -151,16 +163,23 @@ class Bench:
         _, takes = self.start(work, stall, hold, seed)
         got = {name: await task for name, task in takes.items()}
         await ClockCycles(self.dut.aclk, 10)
-        for k, side in enumerate(SIDES):
-            compare(got[f"m_axis_o_{k}"], work.given[side])
-            assert not getattr(self.dut, f"m_axis_o_{k}_tvalid").value
-        compare([payload for payload, _ in got["m_axis_write"]], work.written)
+        written = [payload for payload, _ in got["m_axis_write"]]
+        for side in SIDES:
+            compare(got[f"m_axis_o_{side}"], work.given[side])
+            assert not getattr(self.dut, f"m_axis_o_{side}_tvalid").value
+            compare([word for word in written if self.side(word) == side], work.written[side])
         for found, wanted in zip(self.ends, work.ends, strict=True):
             # In order, and not before all of it is over; others may have begun by then.
-            compare([signal for signal, *_ in found], [signal for signal, *_ in wanted])
-            for (_, *counts), (_, *least) in zip(found, wanted, strict=True):
-                assert all(a >= b for a, b in zip(counts, least, strict=True))
+            compare([signal for signal, _ in found], [signal for signal, _ in wanted])
+            for (_, count), (_, least) in zip(found, wanted, strict=True):
+                assert count >= least
         assert not self.dut.wrong.value
+
+
+def reports(dut: Any) -> list[int]:
+    """What ``done`` says of each of :data:`JOBS`: valid, above it the signals."""
+    done, width = int(dut.done.value), 1 + isa.COUNTERS
+    return [done >> k * width & (1 << width) - 1 for k in range(len(JOBS))]
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
@@ -189,9 +208,9 @@ async def another_length_is_noticed(dut: Any, change: int, side: int, stall: flo
         count = max(1, length + change * rng.choice((1, 1, 3)))
         message = [(rng.getrandbits(8 * card.beat_bytes), int(k == count - 1))
                    for k in range(count)]
-        jobs = [job(isa.encode("RECEIVE", **values, source=side))] * 2
+        jobs = [job(isa.encode(isa.RECEIVES[side], **values))] * 2
         drivers = [cocotb.start_soon(drive(dut, name, payloads, stall, f"{seed} {name} {number}"))
-                   for name, payloads in (("s_axis_receive", jobs),
+                   for name, payloads in ((f"s_axis_receive_{side}", jobs),
                                           (f"s_axis_i_{side}", message + message))]
         dut.m_axis_write_tready.value = 1
         for _ in range(500):
@@ -203,7 +222,7 @@ async def another_length_is_noticed(dut: Any, change: int, side: int, stall: flo
         await ClockCycles(dut.aclk, 40)
         assert dut.wrong.value, "it stays"
         assert not dut.waits.value
-        assert not bench.ends[1], "the message was not received"
+        assert not bench.ends[2 + side], "the message was not received"
         for driver in drivers:
             driver.cancel()
         idle(dut)
@@ -236,51 +255,83 @@ async def a_reset_makes_it_as_new(dut: Any, stall: float) -> None:
     assert cut, "a reset must have come before the end of the work"
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def a_beat_moves_in_every_cycle(dut: Any) -> None:
-    """Messages one behind the other, without a gap, and the latencies of the page."""
-    bench = Bench(dut, "exchange pace")
+async def pace(dut: Any, sides: Sequence[int]) -> tuple[dict[str, list[int]], int]:
+    """Messages of some sides one behind the other: cycles of what happens, by name and side, and
+    beats of a message."""
+    bench = Bench(dut, f"exchange pace {sides}")
     await bench.begin()
     card, per_word = bench.card, bench.card.word_bytes // bench.card.beat_bytes
-    count, words, columns = 6, 5, 2
-    total = count * words * columns * per_word
-    values = {"words": words, "columns": columns, "stride": 6}
-    send, receive = (job(isa.encode(name, **values, **more)) for name, more in (
-        ("SEND", {"previous": 1, "next": 1, "signal": 1}), ("RECEIVE", {"signal": 1})))
-    message = [(bench.rng.getrandbits(8 * card.beat_bytes), int(k == total // count - 1))
-               for k in range(total // count)]
-    for port in ("m_axis_o_0", "m_axis_o_1", "m_axis_write"):
-        getattr(dut, f"{port}_tready").value = 1
-    log: dict[str, list[int]] = {name: [] for name in (
-        "send", "receive", "o", "i", "sent", "received", "waits", "moves")}
+    words, columns = 5, 2
+    length = words * columns * per_word
+    values = {"words": words, "columns": columns, "stride": 6, "signal": 1}
+    message = marked([bench.rng.getrandbits(8 * card.beat_bytes) for _ in range(length)])
+    log: dict[str, list[int]] = defaultdict(list)
+    dut.m_axis_write_tready.value = 1
+    for side in SIDES:
+        getattr(dut, f"m_axis_o_{side}_tready").value = 1
 
     async def watch() -> None:
-        valid = {"send": dut.s_axis_send_tvalid, "receive": dut.s_axis_receive_tvalid,
-                 "waits": dut.waits, "moves": dut.moves}
         for cycle in itertools.count():
             await RisingEdge(dut.aclk)
-            seen = {name: bool(port.value) for name, port in valid.items()}
-            seen |= {"o": bool(dut.m_axis_o_0_tvalid.value & dut.m_axis_o_1_tvalid.value),
-                     "i": bool(dut.s_axis_i_0_tvalid.value & dut.s_axis_i_0_tready.value),
-                     "sent": bool(int(dut.done.value) & 1),
-                     "received": bool(int(dut.done.value) >> 1 + isa.COUNTERS & 1)}
+            seen = {"waits": dut.waits.value, "moves": dut.moves.value}
+            for k, (done, (port, _)) in enumerate(zip(reports(dut), JOBS, strict=True)):
+                side, what = k % 2, ("sent", "received")[k // 2]
+                seen |= {f"{what} {side}": done & 1,
+                         f"{port[7:-2]} {side}": getattr(dut, f"{port}_tvalid").value}
+            for side in SIDES:
+                taken, ready = (getattr(dut, f"s_axis_i_{side}_{part}").value
+                                for part in ("tvalid", "tready"))
+                seen |= {f"o {side}": getattr(dut, f"m_axis_o_{side}_tvalid").value,
+                         f"i {side}": int(taken) & int(ready)}
             for name, high in seen.items():
-                if high:
+                if int(high):
                     log[name].append(cycle)
     cocotb.start_soon(watch())
-    for name, payloads in (("s_axis_send", [send] * count), ("s_axis_receive", [receive] * count)):
-        cocotb.start_soon(drive(dut, name, payloads, 0.0, name))
+    for port, name in JOBS:
+        if int(port[-1]) in sides:
+            place = "src" if name in isa.SENDS else "dst"
+            jobs = [job(isa.encode(name, **values, **{place: 0}))] * COUNT
+            cocotb.start_soon(drive(dut, port, jobs, 0.0, name))
     await ClockCycles(dut.aclk, 20)
     assert len(log["waits"]) >= 15, "a RECEIVE waits"
-    await drive(dut, "s_axis_i_0", message * count, 0.0, "i")
-    await ClockCycles(dut.aclk, 20 + total)
-    for name in ("o", "i"):
+    drivers = [cocotb.start_soon(drive(dut, f"s_axis_i_{side}", message * COUNT, 0.0, "i"))
+               for side in sides]
+    for driver in drivers:
+        await driver
+    await ClockCycles(dut.aclk, 20 + COUNT * length * len(sides))
+    return log, length
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(side=SIDES)
+async def a_beat_moves_in_every_cycle(dut: Any, side: int) -> None:
+    """Messages of a side one behind the other, without a gap, and the latencies of the page."""
+    log, length = await pace(dut, [side])
+    total = COUNT * length
+    for name in (f"o {side}", f"i {side}"):
         assert log[name] == list(range(log[name][0], log[name][0] + total)), f"gaps in {name}"
-    assert log["o"][0] - log["send"][0] == FIRST
-    last = total // count - 1
-    for number in range(count):
-        at = number * (last + 1) + last
-        assert log["sent"][number] - log["o"][at] == SENT
-        assert log["received"][number] - log["i"][at] == RECEIVED
-    assert log["waits"][-1] < log["i"][0]
-    assert set(log["moves"]) == {*log["o"], *log["i"]}
+    assert log[f"o {side}"][0] - log[f"send {side}"][0] == FIRST
+    for number in range(COUNT):
+        at = (number + 1) * length - 1
+        assert log[f"sent {side}"][number] - log[f"o {side}"][at] == SENT
+        assert log[f"received {side}"][number] - log[f"i {side}"][at] == RECEIVED
+    assert log["waits"][-1] < log[f"i {side}"][0]
+    assert set(log["moves"]) == {*log[f"o {side}"], *log[f"i {side}"]}
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def both_sides_move_in_every_cycle(dut: Any) -> None:
+    """Where a word is two beats or more, both sides send and receive a beat a cycle; where it is
+    one, they take turns."""
+    log, length = await pace(dut, SIDES)
+    card = config()
+    turns = 2 if card.word_bytes == card.beat_bytes else 1
+    for name in (f"{what} {side}" for what in "oi" for side in SIDES):
+        found = log[name]
+        assert len(found) == COUNT * length
+        # The side that does not begin is a cycle later; from there on nothing is lost.
+        assert found[-1] - found[0] <= turns * (len(found) - 1) + 1, name
+    for what in "oi":
+        first, second = (log[f"{what} {side}"] for side in SIDES)
+        assert abs(first[0] - second[0]) <= 1
+        assert abs(first[-1] - second[-1]) <= 1, "neither side goes before the other"

@@ -4,6 +4,7 @@
 import dataclasses
 from typing import ClassVar
 
+from rtl_gen.spec import isa
 from rtl_gen.spec.config import CardConfig
 
 
@@ -32,8 +33,8 @@ class Latencies:
     issue = 3
     #: Verdicts, by name; those not named take the last.
     verdicts: ClassVar[dict[str, int]] = {
-        "LOAD": 12, "STORE": 12, "MATMUL": 12, "SAMPLE": 12, "CACHE": 10, "SEND": 12,
-        "RECEIVE": 12}
+        "LOAD": 12, "STORE": 12, "MATMUL": 12, "SAMPLE": 12, "CACHE": 10,
+        **dict.fromkeys(isa.SENDS + isa.RECEIVES, 12)}
     verdict = 4
     control = 4
     given = 6

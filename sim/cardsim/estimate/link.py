@@ -25,8 +25,8 @@ class Links:
 
     def __init__(self, of: Latencies, latency: float, rate: float) -> None:
         self._of, self._latency, self._rate = of, latency, min(1.0, rate)
-        #: By way, next and previous: when it is free, when messages have arrived, and how many of
-        #: them have been taken.
+        #: By side: when the way to it is free, when what is sent there has arrived, and how many
+        #: messages from there have been taken.
         self._free = [0.0, 0.0]
         self._arrived: list[list[int]] = [[], []]
         self._taken = [0, 0]
@@ -34,28 +34,25 @@ class Links:
     def _beats(self, v: Values) -> int:
         return v["words"] * v["columns"] * self._of.word_beats
 
-    def send(self, v: Values, taken: int) -> int:
-        """When a SEND that was taken then is done."""
+    def send(self, side: int, v: Values, taken: int) -> int:
+        """When a SEND to a side (0 previous, 1 next) that was taken then is done."""
         of, beats = self._of, self._beats(v)
         begin = taken + of.send
-        for way, wanted in enumerate((v["next"], v["previous"])):
-            if not wanted:
-                continue
-            at = self._free[way]
-            for start in range(0, beats, of.frame):
-                size = min(of.frame, beats - start)
-                at = max(at, begin + start + size + of.frame_out) + (size + 1) / self._rate
-            self._free[way] = at
-            last = (beats - 1) % of.frame + 1
-            self._arrived[way].append(int(at + self._latency) + of.frame_in + last)
+        at = self._free[side]
+        for start in range(0, beats, of.frame):
+            size = min(of.frame, beats - start)
+            at = max(at, begin + start + size + of.frame_out) + (size + 1) / self._rate
+        self._free[side] = at
+        last = (beats - 1) % of.frame + 1
+        self._arrived[side].append(int(at + self._latency) + of.frame_in + last)
         return begin + beats
 
-    def receive(self, v: Values, taken: int) -> int:
-        """When a RECEIVE that was taken then is done."""
-        way, of = v["source"], self._of
-        number = self._taken[way]
-        self._taken[way] += 1
-        arrived = self._arrived[way]
+    def receive(self, side: int, v: Values, taken: int) -> int:
+        """When a RECEIVE from a side that was taken then is done."""
+        of = self._of
+        number = self._taken[side]
+        self._taken[side] += 1
+        arrived = self._arrived[1 - side]
         # The others may have more pieces than this card: those come when its last has.
         there = arrived[min(number, len(arrived) - 1)] if arrived else 0
         return max(taken + of.receive + self._beats(v), there + of.receive)

@@ -3,12 +3,14 @@
 
 import dataclasses
 import heapq
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from heddle.trace import Step
+from rtl_gen.spec import isa
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS, stream_beats
 from rtl_gen.spec.isa import COUNTERS, Queue, Register
@@ -108,7 +110,7 @@ class Walk:
         clock = timing.clock(config)
         self._links = Links(self._of, link.latency_ns * clock / 1000,
                             link.gbps * 1000 / clock / config.beat_bytes)
-        self._exchange = {Queue.SEND: 0, Queue.RECEIVE: 0}
+        self._exchange: dict[Queue, int] = defaultdict(int)
         self._wrote = 0
 
     # ---- Order ----
@@ -230,10 +232,11 @@ class Walk:
                 report = self._load(v, now, times.taken) if step.name == "LOAD" \
                     else self._store(v, times.taken)
                 self._memory_free = report
-            case "SEND" | "RECEIVE":
+            case name if name in isa.SENDS + isa.RECEIVES:
                 times.taken = max(offered, self._exchange[queue])
-                report = (self._links.send if step.name == "SEND" else self._links.receive)(
-                    v, times.taken)
+                report = (
+                    self._links.send(isa.SENDS.index(name), v, times.taken) if name in isa.SENDS
+                    else self._links.receive(isa.RECEIVES.index(name), v, times.taken))
                 self._exchange[queue] = report
             case _:
                 times.taken = self._vector.taken(offered)

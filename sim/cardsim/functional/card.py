@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from heddle.card import CardError, CardStopped, CardTimeout, Identity, Status
-from rtl_gen.spec import contract, rules
+from rtl_gen.spec import contract, isa, rules
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, FORMATS, WORD_BYTES, Queue, Register
 from rtl_gen.spec.link import Failure
@@ -219,8 +219,10 @@ class FunctionalCard:
                 return Cache(state, words)
             case "SAMPLE":
                 return Sample(state, self._sampler, f)
-            case "SEND" | "RECEIVE":
-                return (Send if name == "SEND" else Receive)(state, f, self._ring, self.index)
+            case _ if name in isa.SENDS:
+                return Send(state, f, self._ring, self.index, isa.SENDS.index(name))
+            case _ if name in isa.RECEIVES:
+                return Receive(state, f, self._ring, self.index, isa.RECEIVES.index(name))
         return {"VECTOR": Vector, "SCALAR": Scalar, "NORM": Norm}[name](state, f)
 
     def _execute(self, command: dict[str, int], deadline: float) -> int:
@@ -286,9 +288,9 @@ class FunctionalCard:
             handler(registers, operands[0], operands[2])
         elif name == "STORE":
             handler(registers, operands[2])
-        elif name == "SEND":
+        elif name in isa.SENDS:
             handler()
-        elif name == "RECEIVE":
+        elif name in isa.RECEIVES:
             try:
                 handler()
             except LinkError as error:

@@ -66,24 +66,22 @@ class Ring:
             self._stopped = self._stopped or stopped
             self._changed.notify_all()
 
-    def send(self, card: int, words: Words, *, previous: int, following: int) -> None:
-        """A message [words, lanes] to one neighbour or both."""
+    def send(self, card: int, side: int, words: Words) -> None:
+        """A message [words, lanes] to the previous card (side 0) or the next one (1)."""
         with self._changed:
-            # A card's message to the one before it comes from behind there, source 1.
-            for wanted, step, source in ((previous, -1, 1), (following, 1, 0)):
-                if wanted:
-                    self._messages[(card + step) % self.cards, source].append(words)
+            # What goes to the card before this one comes to it from behind.
+            self._messages[(card + (1 if side else -1)) % self.cards, 1 - side].append(words)
             self._changed.notify_all()
 
-    def receive(self, card: int, source: int, words: int) -> Words:
-        """The next message [words, lanes] from a neighbour.
+    def receive(self, card: int, side: int, words: int) -> Words:
+        """The next message [words, lanes] from the neighbour on a side.
 
         Raises
         ------
         LinkError
             Another card has stopped; none can go on; or the message is of another length.
         """
-        here = card, source
+        here = card, side
         with self._changed:
             while not self._messages[here]:
                 if self._stopped:
@@ -97,31 +95,30 @@ class Ring:
                 self._waiting.discard(here)
             message = self._messages[here].popleft()
         if len(message) != words:
-            raise LinkError(Error.LINK, about(card, Error.LINK, Failure.MESSAGE, source))
+            raise LinkError(Error.LINK, about(card, Error.LINK, Failure.MESSAGE, side))
         return message
 
 
 class Send:
-    """Scratchpad to neighbours."""
+    """Scratchpad to a neighbour."""
 
-    def __init__(self, state: Any, f: dict[str, int], ring: Ring, card: int) -> None:
-        self.state, self.f, self.ring, self.card = state, f, ring, card
+    def __init__(self, state: Any, f: dict[str, int], ring: Ring, card: int, side: int) -> None:
+        self.state, self.ring, self.card, self.side = state, ring, card, side
         self.rows = _rows(f, "src")
 
     def __call__(self) -> None:
-        self.ring.send(self.card, self.state.words[self.rows], previous=self.f["previous"],
-                       following=self.f["next"])
+        self.ring.send(self.card, self.side, self.state.words[self.rows])
 
 
 class Receive:
     """A neighbour to scratchpad."""
 
-    def __init__(self, state: Any, f: dict[str, int], ring: Ring, card: int) -> None:
-        self.state, self.f, self.ring, self.card = state, f, ring, card
+    def __init__(self, state: Any, f: dict[str, int], ring: Ring, card: int, side: int) -> None:
+        self.state, self.ring, self.card, self.side = state, ring, card, side
         self.rows = _rows(f, "dst")
 
     def __call__(self) -> None:
-        message = self.ring.receive(self.card, self.f["source"], len(self.rows))
+        message = self.ring.receive(self.card, self.side, len(self.rows))
         self.state.words[self.rows] = message
         if not self.state.wild:
             self.state.wild = not tame(message.view(np.float32))
