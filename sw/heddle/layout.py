@@ -306,9 +306,8 @@ class Layout:
         ends = {part.stop // size for part in self.vectors[name]}
         if name == "mixed":
             heads = self.parts.heads[card]
-            return cut(range(heads.start * head, heads.stop * head), ends, self._words(_LONGEST))
-        return cut(getattr(self.parts, name)[card], ends, MESSAGE if name == "hidden"
-                   else self._words(_LONGEST))
+            return [range(k * head, (k + 1) * head) for k in heads]
+        return cut(getattr(self.parts, name)[card], ends, MESSAGE[name])
 
     def _matrices(self) -> dict[str, Matrix]:
         config, shape, bank = self.config, self.shape, self.value_bank

@@ -17,8 +17,9 @@ from .errors import UserError
 from .shape import Shape
 from .tiling import Slice, blocks
 
-#: Most words of a message of a long vector: the last one should not be long under way.
-MESSAGE = 16
+#: Most words of a message, by vector.  A message is passed on when all of it is there, so short ones
+#: are there sooner; but each takes instructions on every card, and a frame of the link to itself.
+MESSAGE = {"x": 3, "hidden": 8}
 
 
 def share(total: int, cards: int) -> list[range]:
@@ -82,10 +83,12 @@ class Partition:
 
     def ranks(self, card: int, parts: tuple[range, ...], slices: list[Slice], lanes: int
               ) -> list[int]:
-        """When each slice is there, by the last of its owners."""
-        return [max(self.turn(card, self.owner(parts, word))
-                    for word in range(part.start // lanes, -(-part.stop // lanes)))
-                for part in slices]
+        """When each slice is there, by the last of its owners; those of one come in order."""
+        turns = [max(self.turn(card, self.owner(parts, word))
+                     for word in range(part.start // lanes, -(-part.stop // lanes)))
+                 for part in slices]
+        order = sorted(range(len(slices)), key=turns.__getitem__)
+        return [order.index(number) for number in range(len(slices))]
 
 
 @functools.cache
