@@ -17,8 +17,8 @@ from .errors import UserError
 from .shape import Shape
 from .tiling import Slice, blocks
 
-#: Most words of a message, by vector.  A message is passed on when all of it is there, so short ones
-#: are there sooner; but each takes instructions on every card, and a frame of the link to itself.
+#: Most words of a message, by vector.  A message is passed on when all of it is there, so short
+#: ones are there sooner; but each takes instructions on every card, and a frame of the link.
 MESSAGE = {"x": 3, "hidden": 8}
 
 
