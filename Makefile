@@ -34,7 +34,7 @@ test: .venv/.setup  ## Run the tests, then print what the benches covered.
 coverage: .venv/.setup  ## Print what the last run of the tests covered.
 	$(BIN)/python tests/bench_coverage.py
 
-formal: .venv/.setup  ## Prove what the queues and links promise, and refute their mutants.
+formal: .venv/.setup  ## Prove what queues, counters, ports and links promise, and refute their mutants.
 	$(BIN)/python -m pytest -n $(JOBS) -m formal tests
 
 lint: .venv/.setup  ## Check style and types.
