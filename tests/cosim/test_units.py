@@ -49,6 +49,14 @@ def test_unit_equals_its_reference(unit, build_root):
 
 
 @pytest.mark.cosim
+def test_messages_of_words_of_one_beat(build_root):
+    """Both sides share every cycle of the scratchpad's ports."""
+    folder = build_root / "units" / "exchange-narrow"
+    write("exchange", {"vector_lanes": "4", "scratch_words": "256"}, folder)
+    assert run.run(folder) == 0
+
+
+@pytest.mark.cosim
 @pytest.mark.parametrize(("unit", "settings"), [
     ("softmax", {"lanes": "2", "words": "2"}), ("quantise", {"lanes": "2", "depth": "1"}),
     ("layernorm", {"lanes": "2", "words": "1"}), ("exp", {"lanes": "1"}),

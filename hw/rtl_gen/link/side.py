@@ -177,7 +177,7 @@ class Side(wiring.Component):
 
         # A word is gathered, then written: all but its last beat come while the one before waits.
         size = 8 * self.config.beat_bytes
-        gathered = Signal(size * (self.beats - 1), reset_less=True)
+        before = []     # Verilog has no signals without bits
         word = Signal(scratchpad.write_layout(self.config), reset_less=True)
         there, ends = Signal(), Signal()
         signal = Signal(isa.COUNTERS, reset_less=True)
@@ -192,12 +192,13 @@ class Side(wiring.Component):
             walk.step.eq(takes & length & last_part)]
         with m.If(free):
             m.d.sync += there.eq(walk.step)
-        with m.If(takes & last_part):
-            m.d.sync += [word.data.as_value().eq(Cat(gathered, self.i.p.data)),
-                         word.addr.eq(walk.address), ends.eq(walk.ends), signal.eq(walk.signal)]
         if self.beats > 1:
+            before = [gathered := Signal(size * (self.beats - 1), reset_less=True)]
             with m.If(takes & ~last_part):
                 m.d.sync += gathered.word_select(part, size).eq(self.i.p.data)
+        with m.If(takes & last_part):
+            m.d.sync += [word.data.as_value().eq(Cat(*before, self.i.p.data)),
+                         word.addr.eq(walk.address), ends.eq(walk.ends), signal.eq(walk.signal)]
         with m.If(takes & ~length):
             m.d.sync += self.wrong.eq(1)
         m.d.sync += [self.done[1].valid.eq(there & self.write.ready & ends),

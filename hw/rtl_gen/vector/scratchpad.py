@@ -13,7 +13,8 @@ EPILOGUE, OPERAND_A, OPERAND_B, STORE, SAMPLER, SEND = range(6)
 #: Who writes at which port; the last is for a card in a ring.
 FROM_EPILOGUE, FROM_LOAD, FROM_VECTOR, FROM_RECEIVE = range(4)
 #: The most urgent first.  A RECEIVE goes before the vector unit, because the whole ring may wait
-#: for what it passes on, and leaves it at least a ninth of the cycles: links carry 8 beats in 9.
+#: for what it passes on.  Links carry 8 beats in 9 cycles: where a word is two beats or more, both
+#: sides leave the vector unit at least a ninth of them, else what the messages under way leave.
 #: A LOAD goes before it, because it keeps the channels' constants, and so weights, from others.
 _URGENCY = (FROM_EPILOGUE, FROM_LOAD, FROM_RECEIVE, FROM_VECTOR)
 

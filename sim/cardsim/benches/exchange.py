@@ -112,6 +112,8 @@ class Bench:
         self.memory = np.array([list(word.to_bytes(self.card.word_bytes, "little"))
                                 for word in self.words], np.uint8)
         self.ends: list[list[tuple[int, int]]] = [[] for _ in JOBS]
+        #: Words of each side written.
+        self.written = [0, 0]
 
     def side(self, written: int) -> int:
         """Whose a payload of ``write`` is."""
@@ -129,9 +131,10 @@ class Bench:
         async def watch() -> None:
             while True:
                 # What is done was over in an earlier cycle.
-                counts = [len(log) for log in given]
-                sides = [self.side(word) for word in written]
-                counts += [sides.count(side) for side in SIDES]
+                for word in written:
+                    self.written[self.side(word)] += 1
+                written.clear()
+                counts = [*(len(log) for log in given), *self.written]
                 await RisingEdge(dut.aclk)
                 for ends, done, count in zip(self.ends, reports(dut), counts, strict=True):
                     if done & 1:
@@ -142,6 +145,7 @@ class Bench:
         """Random instructions on what is in the scratchpad; the logs begin anew."""
         for log in self.logs:
             log.clear()
+        self.written[:] = 0, 0
         for ends in self.ends:
             ends.clear()
         return Work(self.card, self.rng, count, self.words)
