@@ -100,7 +100,15 @@ def figures(found: dict[str, Any]) -> None:
         OUT.print()
         OUT.print(common.table(("the engine waited for", "cycles", "share"), [
             (cause, f"{count:,}", figure(100 * count / cycles, " %", 3))
-            for cause, count in found["stall_cycles"].items()]))
+            for cause, count in (found["stall_cycles"] | _link(found)).items()]))
+
+
+def _link(found: dict[str, Any]) -> dict[str, int]:
+    """Of the card that waited longest for its neighbours: counted among the causes above, too."""
+    link = found.get("link") or {"stall_cycles": [0]}
+    return {name: max(link[key]) for name, key in (
+        ("of these a link", "stall_cycles"), ("and memory idled", "idle_cycles"))
+        if any(link.get(key, ()))}
 
 
 def _times(found: dict[str, Any]) -> list[tuple[str, str]]:
