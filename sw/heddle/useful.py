@@ -4,6 +4,8 @@
 import dataclasses
 import math
 
+from rtl_gen.spec.config import HEAD
+
 from .layout import Layout
 from .tiling import Matrix
 
@@ -50,8 +52,9 @@ def useful_bytes(layout: Layout, cached: int, *, tokens: int = 1, head: bool = T
     used = [(matrix, pruning, shape.layers) for matrix in layers]
     if head:
         used.append((layout.matrices["head"], (1, 1), 1))
-    cache = 2 * shape.layers * cached * shape.width * (1 + layout.options.wide)
-    scales = 4 * shape.layers * cached * shape.heads
+    heads = len(layout.heads)
+    cache = 2 * shape.layers * cached * heads * HEAD * (1 + layout.options.wide)
+    scales = 4 * shape.layers * cached * heads
     vectors = 4 * shape.width * (2 * tokens + 2 * shape.layers + 1)
     return UsefulBytes(
         weights=sum(count * _values(matrix, *nm) for matrix, nm, count in used),

@@ -50,7 +50,7 @@ def unit_instruction(config: CardConfig, rng: random.Random) -> tuple[str, dict[
         case "QUANT":
             return name, {"words": 1 + small(9), "act": small(100)}
         case "NORM":
-            return name, {"slices": 1 + small(64), "set": small(2)}
+            return name, {"words": 1 + small(64), "set": small(2)}
         case "CACHE":
             return name, {"a": small(99), "head": small(config.heads), "kv_heads": small(3),
                           "sequence": small(config.tokens)}
@@ -116,7 +116,7 @@ def program(config: CardConfig, rng: random.Random, end: str, given: int = 0) ->
         "opcode": [0xFE, HALT], "past end": [], "operand": [isa.encode("VECTOR", wait=3), HALT],
         "range": [isa.encode("STORE", words=1, address=config.channel_beats), HALT],
         "starved": [isa.encode("SCALAR", wait=ENDED), HALT],
-        "bits": [isa.encode("NORM", slices=1) | 1 << 255, HALT],
+        "bits": [isa.encode("NORM", words=1) | 1 << 255, HALT],
         "target": [isa.encode("NEXT", target=len(words) + 1)],
         "not given": [isa.encode("GIVEN", rd=12, imm=rng.choice((-1, given)), wait=ENDED), HALT],
         "overflow": [rng.choice((isa.encode("NOP", signal=ENDED),
