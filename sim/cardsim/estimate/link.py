@@ -25,6 +25,8 @@ class Links:
 
     def __init__(self, of: Latencies, latency: float, rate: float) -> None:
         self._of, self._latency, self._rate = of, latency, min(1.0, rate)
+        #: Where a word is one beat, each side wants the scratchpad in every cycle: they take turns.
+        self._turns = 2 if of.word_beats == 1 else 1
         #: By side: when the way to it is free, when what is sent there has arrived, and how many
         #: messages from there have been taken.
         self._free = [0.0, 0.0]
@@ -41,11 +43,12 @@ class Links:
         at = self._free[side]
         for start in range(0, beats, of.frame):
             size = min(of.frame, beats - start)
-            at = max(at, begin + start + size + of.frame_out) + (size + 1) / self._rate
+            came = begin + (start + size) * self._turns
+            at = max(at, came + of.frame_out) + (size + 1) / self._rate
         self._free[side] = at
         last = (beats - 1) % of.frame + 1
         self._arrived[side].append(int(at + self._latency) + of.frame_in + last)
-        return begin + beats
+        return begin + beats * self._turns
 
     def receive(self, side: int, v: Values, taken: int) -> int:
         """When a RECEIVE from a side that was taken then is done."""
@@ -55,4 +58,4 @@ class Links:
         arrived = self._arrived[1 - side]
         # The others may have more pieces than this card: those come when its last has.
         there = arrived[min(number, len(arrived) - 1)] if arrived else 0
-        return max(taken + of.receive + self._beats(v), there + of.receive)
+        return max(taken + of.receive + self._beats(v) * self._turns, there + of.receive)
