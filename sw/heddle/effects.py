@@ -13,7 +13,7 @@ import enum
 
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.formats import PATTERNS
-from rtl_gen.spec.isa import SUMS, Queue, VectorFn
+from rtl_gen.spec.isa import RECEIVES, SENDS, SUMS, Queue, VectorFn
 from rtl_gen.spec.rules import span
 
 from .trace import Step
@@ -77,6 +77,8 @@ class Cells:
 
     def accesses(self, step: Step) -> list[Access]:
         """All accesses of one instruction; overlapping ones are listed once each."""
+        if step.name in SENDS + RECEIVES:
+            return self._message(step)
         found = getattr(self, f"_{step.name.lower()}", None)
         return [] if found is None else found(step.values)
 
@@ -173,22 +175,12 @@ class Cells:
             found.append(Access(self._range(self.token, 0, 1), True, Stage.VECTOR))
         return found
 
-    def _message(self, v: dict[str, int], first: int) -> list[slice]:
-        return [self._range(self.scratch, first + column * v["stride"], v["words"])
-                for column in range(v["columns"])]
-
-    def _send_previous(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, False, Stage.SEND_PREVIOUS) for cells in self._message(v, v["src"])]
-
-    def _send_next(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, False, Stage.SEND_NEXT) for cells in self._message(v, v["src"])]
-
-    def _receive_previous(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, True, Stage.RECEIVE_PREVIOUS)
-                for cells in self._message(v, v["dst"])]
-
-    def _receive_next(self, v: dict[str, int]) -> list[Access]:
-        return [Access(cells, True, Stage.RECEIVE_NEXT) for cells in self._message(v, v["dst"])]
+    def _message(self, step: Step) -> list[Access]:
+        """Those of a SEND or RECEIVE, of whichever side: each is a stage of its own."""
+        v, writes = step.values, step.name in RECEIVES
+        first = v["dst"] if writes else v["src"]
+        return [Access(self._range(self.scratch, first + column * v["stride"], v["words"]), writes,
+                       Stage[step.name]) for column in range(v["columns"])]
 
     def _next(self, v: dict[str, int]) -> list[Access]:
         return [Access(self._range(self.token, 0, 1), False, Stage.CONTROL)]

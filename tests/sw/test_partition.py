@@ -19,6 +19,7 @@ from heddle.options import Options
 from heddle.partition import cut, share
 from heddle.program import Builder
 from heddle.shapes import find_shape
+from heddle.useful import useful_bytes
 from rtl_gen.spec.config import CONFIGS, TINY, U280
 from rtl_gen.spec.isa import RECEIVES, SENDS
 from tests.sw import models
@@ -36,6 +37,22 @@ def test_shares_are_even(total, cards):
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(("shape", "cards"), [("2:320:1500", 4), ("2:192:997", 2)])
+def test_cards_need_together_what_one_needs(shape, cards):
+    """Heads are split unevenly, 5 on 4 and 3 on 2."""
+    def needs(cards):
+        config = dataclasses.replace(TINY, cards=cards)
+        return [useful_bytes(layout, 100)
+                for layout in layouts(config, find_shape(shape), Options(), (2, 4))]
+
+    (one,), several = needs(1), needs(cards)
+    for name in ("weights", "cache"):
+        assert sum(getattr(part, name) for part in several) == getattr(one, name)
+    assert len({part.cache for part in several}) == 2
+    # Codes of a part are rounded up to bytes.
+    assert 0 <= sum(part.metadata for part in several) - one.metadata < 4 * 2 * cards
 
 
 @given(st.integers(0, 50), st.integers(0, 60), st.sets(st.integers(0, 120)), st.integers(1, 20))

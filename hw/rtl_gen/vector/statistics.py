@@ -7,10 +7,11 @@ from amaranth.lib.wiring import In, Out
 
 from ..common import Ram
 from ..emit import Leaf
-from ..fp32 import Mul
+from ..fp32 import Add, Mul
 from ..spec.config import CardConfig
 from .chain import Chain, word_layout
 from .delay import delay
+from .lane import VectorLane
 from .norm import NORM, Norm, norms_layout
 
 #: Slices that may wait for their second pass.
@@ -96,6 +97,7 @@ class Statistics(wiring.Component):
         m = Module()
         config = self.config
         lanes = config.vector_lanes
+        latency = 1 + VectorLane.TERM + Add.LATENCY * (lanes - 1).bit_length()
         kind = self.word.tag.kind.as_value()
         kept, squares = Signal(), Signal()
         m.d.comb += [
@@ -113,7 +115,8 @@ class Statistics(wiring.Component):
         complete = Signal()
         m.d.comb += complete.eq(self.word.valid & squares & self.word.last)
         for t in range(config.tokens):
-            count = Signal(range(2 * SLICES + 1), name=f"open_{t}")
+            # Those that wait, and those on their way through lanes and tree, one a cycle at most.
+            count = Signal(range(SLICES + latency + 1), name=f"open_{t}")
             m.d.sync += count.eq(count + (self.open.valid & (self.open.token == t))
                                  - (complete & (self.word.tag.token == t)))
             m.d.comb += self.pending[t].eq(count != 0)
