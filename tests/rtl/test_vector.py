@@ -128,6 +128,19 @@ def test_random_programs(models, name, stall, wild):
     check(models(name), script, stall=stall, seed=seed, cycles=400_000)
 
 
+def test_norms_of_what_does_not_vary(models):
+    """Rounding leaves less than nothing, which counts as nothing: 1/sqrt(eps), and no NaN."""
+    script, rng = Script(TINY), np.random.default_rng(3)
+    for token in range(TINY.tokens):
+        for number in range(2):
+            script.load(0, np.full((3, TINY.vector_lanes), bits(rng.uniform(100, 1000)), np.uint32))
+            script.run("QUANT", words=3, act=0, exponent=0, stats=1, token=token)
+            script.run("NORM", words=3, set=number, token=token, inv=bits(1 / 12), eps=bits(1e-5))
+    script.show_norms()
+    assert np.isclose(script.model.norms.view(np.float32)[:, :, 1], 1e-5 ** -0.5).any()
+    check(models("tiny"), script, stall=0.0, seed="same", cycles=10_000, flags=False)
+
+
 @pytest.mark.parametrize("cut", [3, 11, 40, 97])
 def test_a_reset_leaves_nothing_behind(models, cut):
     seed = f"reset {cut}"
