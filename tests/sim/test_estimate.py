@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``heddle estimate``: what it prints and refuses, and how costs follow the workload."""
 
+import dataclasses
 import json
 
 import pytest
 
 from cardsim.estimate.estimate import estimate
+from cardsim.estimate.walk import Walk
 from cardsim.rtl import Timing
 from heddle import cli
 from heddle.bench import Workload
@@ -48,6 +50,27 @@ def test_figures(tmp_path, capsys):
     ({}, {"config": U280})])
 def test_more_work_takes_longer(more, less):
     assert cycles(**more) > cycles(**less)
+
+
+def test_steps_of_a_ring_cost_alike():
+    """Where vocabularies divide unevenly a card has other messages than its neighbours."""
+    ring, shape = dataclasses.replace(TINY, cards=4), find_shape("1:256:1501")
+    one = cycles(ring, shape, context=60)
+    assert cycles(ring, shape, context=60, new=6) == pytest.approx(6 * one, rel=0.02)
+
+
+@pytest.mark.parametrize("fails", [0, 2])
+def test_a_walk_that_fails_ends_those_of_the_ring(monkeypatch, fails):
+    walk = Walk.run
+
+    def run(self, steps):
+        if self._links._card != fails:
+            return walk(self, steps)
+        raise ArithmeticError("of this walk alone")
+
+    monkeypatch.setattr(Walk, "run", run)
+    with pytest.raises((ArithmeticError, RuntimeError)):
+        cycles(dataclasses.replace(TINY, cards=4), find_shape("1:256:1501"))
 
 
 def test_the_same_twice():

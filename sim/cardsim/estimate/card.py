@@ -9,6 +9,7 @@ from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import CardConfig
 
 from ..rtl.timing import Timing
+from .link import Ring
 from .walk import Count, Walk
 
 
@@ -22,10 +23,16 @@ class EstimatedCard:
     config : CardConfig
     timing : Timing, optional
         Of the HBM model.
+    ring : Ring, optional
+        Where the other cards are found that it shares a model with.
+    card : int
+        Its number in the ring.
     """
 
-    def __init__(self, config: CardConfig, timing: Timing | None = None) -> None:
+    def __init__(self, config: CardConfig, timing: Timing | None = None,
+                 ring: Ring | None = None, card: int = 0) -> None:
         self.config, self._timing = config, timing or Timing()
+        self._ring, self._card = ring or Ring(1), card
         self._memory: dict[int, bytes] = {}
         self._program: list[tuple[str, dict[str, int]]] = []
 
@@ -73,7 +80,15 @@ class EstimatedCard:
         values = {int(register): command[f"r{register:d}"] for register in isa.Register}
         steps = trace(self._program, values, given=given.tolist(), start=command["entry"],
                       limit=1 << 40)
-        count = Walk(self.config, self._timing, given=command["given"]).run(steps)
+        walk = Walk(self.config, self._timing, ring=self._ring, card=self._card,
+                    given=command["given"])
+        try:
+            count = walk.run(steps)
+        except BaseException:
+            # The neighbours must not wait forever.
+            for side in range(2):
+                self._ring.send(self._card, side, None)
+            raise
         self.write(command["results"] * beat, self._record(command["result_beats"])
                    * (count.steps * self.config.tokens))
         return _status(count)

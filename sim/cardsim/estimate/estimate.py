@@ -11,6 +11,7 @@ from rtl_gen.spec.config import CardConfig
 
 from ..rtl.timing import Timing
 from .card import EstimatedCard
+from .link import Ring
 
 #: Fields of a bench that say nothing of an estimate.
 _OTHERS = ("token_ids", "text", "equal_to_sim", "simulation_seconds", "simulated_cycles_per_second",
@@ -42,7 +43,8 @@ def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
     heddle.errors.UserError
         The model or the workload does not fit the card.
     """
-    cards = [EstimatedCard(config, timing) for _ in range(config.cards)]
+    ring = Ring(config.cards)
+    cards = [EstimatedCard(config, timing, ring, card) for card in range(config.cards)]
     bench = Bench(cards=f"estimate:{config.name}", shape=shape, workload=workload,
                   options=options or Options())
     found = {name: value for name, value in bench.cost(cards).items() if name not in _OTHERS}

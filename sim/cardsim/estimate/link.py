@@ -1,18 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cycles of SEND and RECEIVE.
+"""Cycles of SEND and RECEIVE, and what the walks of a ring's cards tell each other."""
 
-All cards of a ring run the same program on parts of the same size, or nearly so: what a card
-awaits from a neighbour is on its way when what it sends itself is.  So the n-th message that comes
-from the one side left when the n-th left to the other.
-"""
+from queue import SimpleQueue
 
 from rtl_gen.spec.rules import Values
 
 from .latencies import Latencies
 
 
+class Ring:
+    """When messages between cards have arrived, in order; each card is walked in its own thread.
+
+    A card alone is its own neighbour.
+
+    Parameters
+    ----------
+    cards : int
+    """
+
+    def __init__(self, cards: int) -> None:
+        #: By card, then by the side that it comes from: 0 previous, 1 next.
+        self._ways: list[tuple[SimpleQueue[int | None], SimpleQueue[int | None]]] = [
+            (SimpleQueue(), SimpleQueue()) for _ in range(cards)]
+
+    def send(self, card: int, side: int, arrived: int | None) -> None:
+        """A message to a side has arrived there at this cycle; None: no more will come."""
+        # What goes to the card before this one comes to it from behind.
+        self._ways[(card + (1 if side else -1)) % len(self._ways)][1 - side].put(arrived)
+
+    def receive(self, card: int, side: int) -> int:
+        """When the next message from a side has arrived; waits until the neighbour's walk says so.
+
+        Raises
+        ------
+        RuntimeError
+            The neighbour's walk has failed.
+        """
+        arrived = self._ways[card][side].get()
+        if arrived is None:
+            raise RuntimeError(f"card {card} awaits a message from a card whose walk has failed")
+        return arrived
+
+
 class Links:
-    """The links to both neighbours.
+    """The links of one card to both neighbours.
 
     Parameters
     ----------
@@ -21,17 +52,18 @@ class Links:
         Cycles of the way.
     rate : float
         Beats a cycle of the way, at most 1.
+    ring : Ring
+    card : int
+        Its number in the ring.
     """
 
-    def __init__(self, of: Latencies, latency: float, rate: float) -> None:
+    def __init__(self, of: Latencies, latency: float, rate: float, ring: Ring, card: int) -> None:
         self._of, self._latency, self._rate = of, latency, min(1.0, rate)
+        self._ring, self._card = ring, card
         #: Where a word is one beat, each side wants the scratchpad in every cycle: they take turns.
         self._turns = 2 if of.word_beats == 1 else 1
-        #: By side: when the way to it is free, when what is sent there has arrived, and how many
-        #: messages from there have been taken.
+        #: When the way to each side is free.
         self._free = [0.0, 0.0]
-        self._arrived: list[list[int]] = [[], []]
-        self._taken = [0, 0]
 
     def _beats(self, v: Values) -> int:
         return v["words"] * v["columns"] * self._of.word_beats
@@ -47,15 +79,10 @@ class Links:
             at = max(at, came + of.frame_out) + (size + 1) / self._rate
         self._free[side] = at
         last = (beats - 1) % of.frame + 1
-        self._arrived[side].append(int(at + self._latency) + of.frame_in + last)
+        self._ring.send(self._card, side, int(at + self._latency) + of.frame_in + last)
         return begin + beats * self._turns
 
     def receive(self, side: int, v: Values, taken: int) -> int:
         """When a RECEIVE from a side that was taken then is done."""
-        of = self._of
-        number = self._taken[side]
-        self._taken[side] += 1
-        arrived = self._arrived[1 - side]
-        # The others may have more pieces than this card: those come when its last has.
-        there = arrived[min(number, len(arrived) - 1)] if arrived else 0
+        of, there = self._of, self._ring.receive(self._card, side)
         return max(taken + of.receive + self._beats(v) * self._turns, there + of.receive)

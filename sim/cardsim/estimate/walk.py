@@ -20,7 +20,7 @@ from rtl_gen.spec.rules import Values
 from ..rtl.timing import LinkTiming, Timing
 from . import kernels
 from .latencies import Latencies
-from .link import Links
+from .link import Links, Ring
 from .softmax import Softmax
 from .vector import Entry, Vector
 
@@ -74,6 +74,10 @@ class Walk:
         Of the HBM model.
     link : LinkTiming, optional
         Of the links to neighbours.
+    ring : Ring, optional
+        Where the walks of the other cards are found; without it the card is its own neighbour.
+    card : int
+        Its number in the ring.
     given : int
         Given tokens of the command.
     keep : bool
@@ -81,7 +85,8 @@ class Walk:
     """
 
     def __init__(self, config: CardConfig, timing: Timing, link: LinkTiming | None = None, *,
-                 given: int = 1, keep: bool = False) -> None:
+                 ring: Ring | None = None, card: int = 0, given: int = 1,
+                 keep: bool = False) -> None:
         link = link or LinkTiming()
         self.config, self._of, self._keep = config, Latencies(config), keep
         self.times: list[Times] = []
@@ -109,7 +114,7 @@ class Walk:
         self._memory_free = 0
         clock = timing.clock(config)
         self._links = Links(self._of, link.latency_ns * clock / 1000,
-                            link.gbps * 1000 / clock / config.beat_bytes)
+                            link.gbps * 1000 / clock / config.beat_bytes, ring or Ring(1), card)
         self._exchange: dict[Queue, int] = defaultdict(int)
         self._wrote = 0
 
