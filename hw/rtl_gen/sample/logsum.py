@@ -18,8 +18,10 @@ class LogSumExp(wiring.Component):
     """Log-sum-exp over words, as docs/numerics.md defines it, of columns in any order.
 
     A word's exponentials share ``width`` exp units: a row of logits takes the memory longer to
-    bring than this needs.  Words of several columns follow each other closer than those of one,
-    whose sum must be there before it goes on.
+    bring than this needs.  Their sums wait in a queue, each until the one before it of its column
+    is in the running sum.  Where the maximum has not changed, the factor is exactly 1 and the
+    running sum need not be multiplied: that is nearly everywhere, and in a ring, where every card
+    looks through the logits of all, the multiplication would be what everything waits for.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class LogSumExp(wiring.Component):
         The next word of each column is its first.
     i : ``In(stream.Signature({logits: lanes x 32, valid: lanes, column: number}))``
         A word with at least one valid lane; one every :attr:`TURNS` cycles, and of a column every
-        :attr:`INTERVAL`.
+        :attr:`INTERVAL` in the long run, :attr:`STEP` + 1 where its maximum changes.
     busy : ``Out(1)``
         The last word is not in its sum yet.
     shown : ``In(number)``, maximum, sum : ``Out(32)``
@@ -47,6 +49,8 @@ class LogSumExp(wiring.Component):
     leaf_name = "log_sum_exp"
     #: Cycles of one step of a running sum.
     STEP = Mul.LATENCY + AddUnsigned.LATENCY
+    #: Words under way, which all find room in the queue.
+    WORDS = 16
 
     def __init__(self, *, lanes: int, width: int, columns: int):
         if width < 2 or lanes % width:
@@ -67,8 +71,8 @@ class LogSumExp(wiring.Component):
 
     @property
     def INTERVAL(self) -> int:
-        """Cycles from word to word of one column."""
-        return max(self.TURNS, self.STEP + 1)
+        """Cycles from word to word of one column whose maximum stays."""
+        return max(self.TURNS, AddUnsigned.LATENCY + 1)
 
     def elaborate(self, platform):
         m = Module()
@@ -80,20 +84,17 @@ class LogSumExp(wiring.Component):
         def later(value, cycles, name):
             return pipe.delay(let(m, value, name), cycles, name)
 
-        # Every step is a fixed time after the word was taken.
+        # Every step up to a word's sum is a fixed time after the word was taken.
         columns = range(self.columns)
-        gap = Signal(range(self.TURNS))
-        rest = Array(Signal(range(self.INTERVAL), name=f"rest_{c}") for c in columns)
+        gap, flying = Signal(range(self.TURNS)), Signal(range(self.WORDS + 1))
         fresh = Array(Signal(name=f"fresh_{c}", init=1) for c in columns)
         column, start = self.i.p.column, Signal()
-        m.d.comb += [self.i.ready.eq((gap == 0) & (rest[column] == 0)),
+        m.d.comb += [self.i.ready.eq((gap == 0) & (flying != self.WORDS)),
                      start.eq(self.i.valid & self.i.ready)]
-        for count in (gap, *rest):
-            with m.If(count != 0):
-                m.d.sync += count.eq(count - 1)
+        with m.If(gap != 0):
+            m.d.sync += gap.eq(gap - 1)
         with m.If(start):
-            m.d.sync += [gap.eq(self.TURNS - 1), rest[column].eq(self.INTERVAL - 1),
-                         fresh[column].eq(0)]
+            m.d.sync += [gap.eq(self.TURNS - 1), fresh[column].eq(0)]
         with m.Elif(self.clear):
             m.d.sync += [one.eq(1) for one in fresh]
 
@@ -118,9 +119,12 @@ class LogSumExp(wiring.Component):
         word = Signal.like(self.i.p, reset_less=True)
         before, now = Signal(32, reset_less=True), Signal(32, reset_less=True)
         part, feeding, row_start = Signal(range(parts + 1)), Signal(), Signal(reset_less=True)
+        changes = Signal(reset_less=True)
         with m.If(feed):
             m.d.sync += [word.eq(words.o.payload), before.eq(maxima[fed]), now.eq(maximum),
-                         maxima[fed].eq(maximum), part.eq(0), feeding.eq(1), row_start.eq(first)]
+                         maxima[fed].eq(maximum), part.eq(0), feeding.eq(1), row_start.eq(first),
+                         # (Of an infinite maximum the sum has been no number from its word on.)
+                         changes.eq(maximum != maxima[fed])]
         with m.Elif(part == parts):
             m.d.sync += feeding.eq(0)
         with m.Else():
@@ -156,21 +160,42 @@ class LogSumExp(wiring.Component):
             m.d.comb += [high.i[p].eq(sums[p]) for p in range(parts)]
             tail, total = 1 + high.component.LATENCY, high.o
 
-        # s = s * factor + total; the factor left its unit earlier and waits for the total.
+        # The factor left its unit earlier than the total, and waits for it.
+        m.submodules.totals = totals = Queue(data.StructLayout({
+            "total": 32, "factor": 32, "column": number(self.columns), "begins": 1,
+            "changes": 1}), depth=self.WORDS)
+        m.d.comb += [
+            totals.i.valid.eq(flag(last_part, run + tail, "summed")),
+            totals.i.p.total.eq(total),
+            totals.i.p.factor.eq(later(exps[0].o, low.component.LATENCY + tail - 1, "factor")),
+            totals.i.p.column.eq(later(word.column, run + tail, "of")),
+            totals.i.p.begins.eq(later(row_start, run + tail, "begins")),
+            totals.i.p.changes.eq(later(changes, run + tail, "changed"))]
+
+        # s = s * factor + total, or s + total.  `rest`: until the running sum is there.
         m.submodules.scale = scale = Leaf(Mul())
         m.submodules.add = add = Leaf(AddUnsigned())
         running = Array(Signal(32, name=f"sum_{c}", reset_less=True) for c in columns)
-        summed = flag(last_part, run + tail, "summed")
-        begins = later(row_start, run + tail, "begins")
-        summing = later(word.column, run + tail, "summing")
+        rest = Array(Signal(range(self.STEP + 1), name=f"rest_{c}") for c in columns)
+        head, go = totals.o.p, Signal()
         m.d.comb += [
-            scale.en.eq(1), scale.a.eq(running[summing]),
-            scale.b.eq(later(exps[0].o, low.component.LATENCY + tail - 1, "factor")),
-            add.en.eq(1), add.a.eq(scale.o), add.b.eq(later(total, Mul.LATENCY, "total"))]
-        complete = flag(summed, self.STEP, "complete")
-        alone = later(total, self.STEP, "alone")
-        result = let(m, Mux(later(begins, self.STEP, "begun"), alone, add.o), "result")
-        completed = later(summing, self.STEP, "completed")
+            totals.o.ready.eq(rest[head.column] <= Mux(head.changes, 0, Mul.LATENCY)),
+            go.eq(totals.o.valid & totals.o.ready)]
+        for count in rest:
+            with m.If(count != 0):
+                m.d.sync += count.eq(count - 1)
+        with m.If(go):
+            m.d.sync += rest[head.column].eq(self.STEP)
+        summing = later(head.column, Mul.LATENCY, "summing")
+        own = let(m, later(head.total, Mul.LATENCY, "total"), "own_total")
+        m.d.comb += [
+            scale.en.eq(1), scale.a.eq(running[head.column]), scale.b.eq(head.factor),
+            add.en.eq(1), add.b.eq(own),
+            add.a.eq(Mux(later(head.changes, Mul.LATENCY, "scaled"), scale.o, running[summing]))]
+        complete = flag(go, self.STEP, "complete")
+        alone = later(own, AddUnsigned.LATENCY, "alone")
+        result = let(m, Mux(later(head.begins, self.STEP, "begun"), alone, add.o), "result")
+        completed = later(summing, AddUnsigned.LATENCY, "completed")
         with m.If(complete):
             m.d.sync += running[completed].eq(result)
         m.d.comb += [self.maximum.eq(maxima[self.shown]), self.sum.eq(running[self.shown])]
@@ -178,7 +203,6 @@ class LogSumExp(wiring.Component):
         check = flag(complete, 1, "check")
         m.d.sync += self.nonfinite.eq(
             (feed & nonfinite(maximum)) | (complete & nonfinite(result)))
-        flying = Signal(range(64))
         m.d.sync += flying.eq(flying + start - check)
         m.d.comb += self.busy.eq(flying != 0)
         return m

@@ -178,7 +178,7 @@ class Latencies:
     # ---- sampler ----
 
     #: Cycles between words of one column, at least, whose sum runs.
-    sample_interval = 8
+    sample_interval = 4
     #: The list of candidates: for a word, and for each of its lanes that enters.
     sample_list = 2
     sample_enter = 2
