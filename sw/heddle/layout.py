@@ -161,8 +161,9 @@ class Layout:
         cover, most = coverage(self.pattern, config), SLICE_BLOCKS * config.beat_bytes
         # Products that follow x wait for all its slices, which take an instruction a token each;
         # those of the others are made while more of the vector comes.
-        self.vectors = {name: slices(width, cover, most, parts) for name, width, parts in (
-            ("x", shape.width, 4), ("mixed", shape.width, 8), ("hidden", shape.inner, 8))}
+        self.vectors = {
+            "x": slices(shape.width, cover, most, 4), "mixed": slices(shape.width, cover, most, 8),
+            "hidden": slices(shape.inner, cover, most, 24, least=2)}
         self.scratch = self._scratch(self.tokens)
         self.rows_of = self._rows_of()
         self.matrices = self._matrices()

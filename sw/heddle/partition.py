@@ -71,20 +71,17 @@ class Partition:
     hidden: tuple[range, ...]
     logits: tuple[tuple[range, ...], ...]
 
-    def turn(self, card: int, other: int) -> int:
-        """When a card has what another one sends: 0 its own, then its neighbours', the one before
-        it first, and so on."""
-        back, ahead = (card - other) % self.cards, (other - card) % self.cards
-        return 2 * min(back, ahead) - (0 < back <= ahead)
-
-    def owner(self, parts: tuple[range, ...], word: int) -> int:
-        """The card whose part a word is in."""
-        return next(card for card, part in enumerate(parts) if word in part)
+    def turn(self, card: int, parts: tuple[range, ...], word: int) -> tuple[int, int, int]:
+        """When a card has a word, to be compared: its own ones first, then those of its neighbours,
+        who send theirs at the same time, and so on."""
+        owner = next(other for other, part in enumerate(parts) if word in part)
+        back, ahead = (card - owner) % self.cards, (owner - card) % self.cards
+        return min(back, ahead), word - parts[owner].start, int(back > ahead)
 
     def ranks(self, card: int, parts: tuple[range, ...], slices: list[Slice], lanes: int
               ) -> list[int]:
-        """When each slice is there, by the last of its owners; those of one come in order."""
-        turns = [max(self.turn(card, self.owner(parts, word))
+        """When each slice is there, by the last of its words."""
+        turns = [max(self.turn(card, parts, word)
                      for word in range(part.start // lanes, -(-part.stop // lanes)))
                  for part in slices]
         order = sorted(range(len(slices)), key=turns.__getitem__)

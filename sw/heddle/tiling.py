@@ -26,18 +26,18 @@ class Slice:
         return self.stop - self.start
 
 
-def slices(width: int, coverage: int, most: int, parts: int) -> list[Slice]:
+def slices(width: int, coverage: int, most: int, parts: int, least: int = 1) -> list[Slice]:
     """Cut a vector into multiples of ``coverage``; the last slice may be short.
 
-    There are at least ``parts`` where ``coverage`` allows, so that no product waits for much of the
-    vector, and a slice is at most ``most``, which the card buffers.
+    There are at least ``parts`` where ``least`` coverages a slice allow, so that no product waits
+    for much of the vector, and a slice is at most ``most``, which the card buffers.
 
     >>> [part.count for part in slices(320, 16, 256, 8)]
     [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]
     >>> [part.count for part in slices(320, 64, 256, 4)]
     [64, 64, 64, 64, 64]
     """
-    size = max(coverage, min(width // parts, most) // coverage * coverage)
+    size = max(least * coverage, min(width // parts, most) // coverage * coverage)
     return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
 
 

@@ -209,7 +209,7 @@ def test_a_model_larger_than_memory():
     ({"plane_windows": 32}, "plane_windows of tiny must be at least 36 for this model, not 32"),
     ({"kv_scales": 128}, "kv_scales of tiny must be at least 256 for this model, not 128"),
     ({"program_words": 128},
-     "program_words of tiny must be at least 147 for this model, not 128"),
+     "program_words of tiny must be at least 195 for this model, not 128"),
     ({"group_sizes": (8,)}, "M of the pattern must be one of 8 on tiny, not 4"),
 ])
 def test_cards_that_are_too_small(change, sentence):
