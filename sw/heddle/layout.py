@@ -310,6 +310,11 @@ class Layout:
             return [range(k * head, (k + 1) * head) for k in heads]
         return cut(getattr(self.parts, name)[card], ends, MESSAGE[name])
 
+    def order(self, name: str) -> list[int]:
+        """Numbers of a vector's slices in the order in which this card has them."""
+        pieces = [self.pieces(name, card) for card in range(self.config.cards)]
+        return self.parts.order(self.card, pieces, self.vectors[name], self.config.vector_lanes)
+
     def _matrices(self) -> dict[str, Matrix]:
         config, shape, bank = self.config, self.shape, self.value_bank
         parts, card, lanes = self.parts, self.card, config.channels
@@ -324,15 +329,16 @@ class Layout:
                 own = [math.ceil(part.stop / lanes) for part in self.vectors[name]]
             return [stop - (pieces[0].start if pieces else 0) for stop in own]
 
-        def order(name: str, owned: tuple[range, ...]) -> list[Slice]:
+        def in_order(name: str) -> list[Slice]:
             slices = self.vectors[name]
             if config.cards == 1:
                 return chunks(slices, self.pattern, config)
-            return chunks_by(parts.ranks(card, owned, slices, lanes), slices, self.pattern, config)
+            turns = self.order(name)
+            ranks = [turns.index(number) for number in range(len(slices))]
+            return chunks_by(ranks, slices, self.pattern, config)
 
         head = config.head_words
-        heads = tuple(range(part.start * head, part.stop * head) for part in parts.heads)
-        x = order("x", parts.x)
+        x = in_order("x")
         of_layer = functools.partial(tile, config, pattern=self.pattern, bank=bank)
         rows = {name: len(found) for name, found in self.rows_of.items()}
         return {
@@ -340,13 +346,13 @@ class Layout:
                         bias=True, chunks=x, chunked=self._early(rows["qkv"]),
                         cuts=range(0, rows["qkv"], 3 * head)),
             "out": of_layer(outputs=outputs("out", shape.width), inputs=shape.width, norm=False,
-                        bias=True, chunks=order("mixed", heads), chunked=rows["out"],
+                        bias=True, chunks=in_order("mixed"), chunked=rows["out"],
                         cuts=marks("x")),
             "up": of_layer(outputs=outputs("up", shape.inner), inputs=shape.width, norm=True,
                        bias=True, chunks=x, chunked=self._early(rows["up"]),
                        cuts=marks("hidden")),
             "down": of_layer(outputs=outputs("down", shape.width), inputs=shape.inner, norm=False,
-                         bias=True, chunks=order("hidden", parts.hidden), chunked=rows["down"],
+                         bias=True, chunks=in_order("hidden"), chunked=rows["down"],
                          cuts=marks("x")),
             "head": tile(config, outputs=outputs("head", shape.vocabulary), inputs=shape.width,
                          pattern=DENSE, norm=True, bias=True, chunks=x, bank=bank,

@@ -10,6 +10,7 @@ neighbouring words of every vector and gather the words of the others.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 
 from rtl_gen.spec.config import CardConfig
 
@@ -71,21 +72,22 @@ class Partition:
     hidden: tuple[range, ...]
     logits: tuple[tuple[range, ...], ...]
 
-    def turn(self, card: int, parts: tuple[range, ...], word: int) -> tuple[int, int, int]:
+    def turn(self, card: int, pieces: Sequence[Sequence[range]], word: int) -> tuple[int, int, int]:
         """When a card has a word, to be compared: its own ones first, then those of its neighbours,
-        who send theirs at the same time, and so on."""
-        owner = next(other for other, part in enumerate(parts) if word in part)
+        who send piece by piece at the same time, and so on."""
+        owner, piece = next((other, number) for other, each in enumerate(pieces)
+                            for number, words in enumerate(each) if word in words)
         back, ahead = (card - owner) % self.cards, (owner - card) % self.cards
-        return min(back, ahead), word - parts[owner].start, int(back > ahead)
+        return min(back, ahead), piece, int(back > ahead)
 
-    def ranks(self, card: int, parts: tuple[range, ...], slices: list[Slice], lanes: int
+    def order(self, card: int, pieces: Sequence[Sequence[range]], slices: list[Slice], lanes: int
               ) -> list[int]:
-        """When each slice is there, by the last of its words."""
-        turns = [max(self.turn(card, parts, word)
+        """Slices as they are there, by the last of their words; ``pieces`` are those of each card.
+        """
+        turns = [max(self.turn(card, pieces, word)
                      for word in range(part.start // lanes, -(-part.stop // lanes)))
                  for part in slices]
-        order = sorted(range(len(slices)), key=turns.__getitem__)
-        return [order.index(number) for number in range(len(slices))]
+        return sorted(range(len(slices)), key=turns.__getitem__)
 
 
 @functools.cache

@@ -231,17 +231,6 @@ class Parts:
         return Gather(self.builder, layout.card, pieces, address=lambda word: first + word,
                       stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
 
-    def order(self, name: str) -> list[int]:
-        """Slices of a vector in the order in which a gather completes them."""
-        complete, found = self.slices(name), []
-        pieces = [self.layout.pieces(name, card) for card in range(self.layout.config.cards)]
-        gather = Gather(Builder(self.layout.config), self.layout.card, pieces,
-                        address=lambda word: word, stride=0, columns=1, lag=_LAG,
-                        arrived=lambda words: found.extend(complete.add(words)))
-        gather.have(pieces[self.layout.card][-1].stop)
-        gather.finish()
-        return found
-
     def slices(self, name: str) -> Complete:
         """Which of a vector's slices are complete."""
         lanes = self.layout.config.vector_lanes

@@ -126,6 +126,25 @@ def test_gathers_bring_every_word_to_every_card_once(cards, lag, data):
     assert has == [set(everything)] * cards
 
 
+@pytest.mark.parametrize("cards", [1, 2, 4, 8])
+@pytest.mark.parametrize(("config", "shape"), [
+    (U280, "1:1536:1024"), (U280, "1:1600:1024"), (TINY, "1:512:997"), (TINY, "1:576:1500")])
+def test_products_take_slices_as_a_gather_brings_them(config, shape, cards):
+    for layout in layouts(dataclasses.replace(config, cards=cards), find_shape(shape), Options(),
+                          (2, 4)):
+        lanes = layout.config.vector_lanes
+        for name, slices in layout.vectors.items():
+            pieces = [layout.pieces(name, card) for card in range(cards)]
+            complete, found = Complete([range(part.start // lanes, part.stop // lanes)
+                                        for part in slices]), []
+            brings = Gather(Builder(layout.config), layout.card, pieces, address=lambda word: word,
+                            stride=0, columns=1, lag=1000,
+                            arrived=lambda words: found.extend(complete.add(words)))   # noqa: B023
+            brings.have(pieces[layout.card][-1].stop)
+            brings.finish()
+            assert found == layout.order(name)
+
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.randoms())
 def test_ranges_are_complete_when_their_last_word_comes(sizes, rng):
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
