@@ -13,7 +13,7 @@ from rtl_gen.spec.isa import WORD_BYTES
 
 from .errors import UserError
 from .options import Options
-from .partition import MESSAGE, Partition, cut, partition
+from .partition import MESSAGE, VECTORS, Partition, cut, partition
 from .prune import pattern_of
 from .shape import Shape
 from .tiling import Matrix, Slice, chunks, chunks_by, coverage, slices, tile
@@ -148,11 +148,12 @@ class Layout:
     """
 
     def __init__(self, config: CardConfig, shape: Shape, options: Options,
-                 pruning: tuple[int, int] = (1, 1), card: int = 0) -> None:
+                 pruning: tuple[int, int] = (1, 1), card: int = 0,
+                 whole: frozenset[str] = frozenset()) -> None:
         self.config, self.shape, self.options, self.pruning = config, shape, options, pruning
         self.card = card
         self.logit_words = min(LOGIT_ROWS, self._words(shape.vocabulary))
-        self.parts: Partition = partition(config, shape, self.logit_words)
+        self.parts: Partition = partition(config, shape, self.logit_words, whole)
         n, m = pruning
         self.pattern: Pattern = DENSE if m == 1 else stored_as(n, m)
         self.context = self._context()
@@ -295,19 +296,19 @@ class Layout:
 
     def _rows_of(self) -> dict[str, list[int]]:
         parts, per_head = self.parts, 3 * self.config.head_words
-        x, hidden = list(parts.x[self.card]), list(parts.hidden[self.card])
         return {"qkv": list(range(per_head * self.heads.start, per_head * self.heads.stop)),
-                "out": x, "up": hidden, "down": x,
+                **{name: list(getattr(parts, name)[self.card]) for name in ("out", "up", "down")},
                 "head": [row for block in parts.logits[self.card] for row in block]}
 
-    def pieces(self, name: str, card: int) -> list[range]:
-        """Words of a vector that a card computes, in the pieces in which it sends them."""
+    def pieces(self, matrix: str, card: int) -> list[range]:
+        """Words of a vector that a card computes with a matrix of a layer, or with attention after
+        ``qkv``, in the pieces in which it sends them."""
         size, head = self.config.vector_lanes, self.config.head_words
-        ends = {part.stop // size for part in self.vectors[name]}
-        if name == "mixed":
+        ends = {part.stop // size for part in self.vectors[VECTORS[matrix]]}
+        if matrix == "qkv":
             heads = self.parts.heads[card]
             return cut(range(heads.start * head, heads.stop * head), ends, self._words(_LONGEST))
-        return cut(getattr(self.parts, name)[card], ends, MESSAGE if name == "hidden"
+        return cut(getattr(self.parts, matrix)[card], ends, MESSAGE if matrix == "up"
                    else self._words(_LONGEST))
 
     def _matrices(self) -> dict[str, Matrix]:
@@ -320,47 +321,49 @@ class Layout:
         def marks(name: str) -> list[int]:
             pieces = self.pieces(name, card)
             own = [piece.stop for piece in pieces]
-            if config.cards == 1:
-                own = [math.ceil(part.stop / lanes) for part in self.vectors[name]]
+            if not parts.gathered(name):
+                own = [math.ceil(part.stop / lanes) for part in self.vectors[VECTORS[name]]]
             return [stop - (pieces[0].start if pieces else 0) for stop in own]
 
-        def order(name: str, owned: tuple[range, ...]) -> list[Slice]:
-            slices = self.vectors[name]
-            if config.cards == 1:
+        def order(maker: str, owned: tuple[range, ...]) -> list[Slice]:
+            """Chunks of the vector that a matrix makes."""
+            slices = self.vectors[VECTORS[maker]]
+            if not parts.gathered(maker):
                 return chunks(slices, self.pattern, config)
             return chunks_by(parts.ranks(card, owned, slices, lanes), slices, self.pattern, config)
 
         head = config.head_words
         heads = tuple(range(part.start * head, part.stop * head) for part in parts.heads)
-        x = order("x", parts.x)
+        x = order("down", parts.down)
         of_layer = functools.partial(tile, config, pattern=self.pattern, bank=bank)
         rows = {name: len(found) for name, found in self.rows_of.items()}
         return {
             "qkv": of_layer(outputs=outputs("qkv", 3 * shape.width), inputs=shape.width, norm=True,
-                        bias=True, chunks=x, chunked=self._early(rows["qkv"]),
+                        bias=True, chunks=x, chunked=self._early(rows["qkv"], "down"),
                         cuts=range(0, rows["qkv"], 3 * head)),
             "out": of_layer(outputs=outputs("out", shape.width), inputs=shape.width, norm=False,
-                        bias=True, chunks=order("mixed", heads), chunked=rows["out"],
-                        cuts=marks("x")),
+                        bias=True, chunks=order("qkv", heads), chunked=rows["out"],
+                        cuts=marks("out")),
             "up": of_layer(outputs=outputs("up", shape.inner), inputs=shape.width, norm=True,
-                       bias=True, chunks=x, chunked=self._early(rows["up"]),
-                       cuts=marks("hidden")),
+                       bias=True, chunks=order("out", parts.out),
+                       chunked=self._early(rows["up"], "out"), cuts=marks("up")),
             "down": of_layer(outputs=outputs("down", shape.width), inputs=shape.inner, norm=False,
-                         bias=True, chunks=order("hidden", parts.hidden), chunked=rows["down"],
-                         cuts=marks("x")),
+                         bias=True, chunks=order("up", parts.up), chunked=rows["down"],
+                         cuts=marks("down")),
             "head": tile(config, outputs=outputs("head", shape.vocabulary), inputs=shape.width,
                          pattern=DENSE, norm=True, bias=True, chunks=x, bank=bank,
                          chunked=self.logit_words,
                          cuts=itertools.accumulate(map(len, parts.logits[card]))),
         }
 
-    def _early(self, rows: int) -> int:
+    def _early(self, rows: int, maker: str) -> int:
         """Rows of a product that follows a norm for which it starts early.
 
         Half of them are enough to hide the norm; the others are in memory's stream just before what
-        uses them.  In a ring all that can be done before the last slices come is.
+        uses them.  Where slices come from other cards all that can be done before the last ones
+        come is; ``maker`` is the matrix that gives x.
         """
-        return rows if self.config.cards > 1 else -(-rows // 2)
+        return rows if self.parts.gathered(maker) else -(-rows // 2)
 
     def _beats(self, size: int) -> int:
         return math.ceil(size / self.config.beat_bytes)

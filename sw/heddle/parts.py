@@ -12,6 +12,7 @@ from rtl_gen.spec.rules import Values
 
 from .gather import Complete, Gather
 from .layout import Layout
+from .partition import VECTORS
 from .program import Builder
 from .tiling import Matrix, Piece, Slice
 
@@ -222,22 +223,31 @@ class Parts:
         per_beat = self.layout.pattern.ratio * self.layout.config.beat_bytes
         return piece.beat * per_beat, (piece.beat + piece.beats) * per_beat
 
-    def gather(self, name: str, first: int, stride: int, arrived: Callable[[range], None]
+    def gather(self, matrix: str, first: int, stride: int, arrived: Callable[[range], None]
                ) -> Gather:
-        """The all-gather of a vector; ``first`` is its first scratchpad word."""
-        layout = self.layout
-        pieces = [layout.pieces(name, card) for card in range(layout.config.cards)]
-        return Gather(self.builder, layout.card, pieces, address=lambda word: first + word,
+        """The all-gather of the vector that a matrix makes; ``first`` is its first scratchpad
+        word."""
+        card, pieces = self.pieces(matrix)
+        return Gather(self.builder, card, pieces, address=lambda word: first + word,
                       stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
 
-    def order(self, name: str) -> list[int]:
-        """Slices of a vector in the order in which a gather completes them."""
-        complete, found = self.slices(name), []
-        pieces = [self.layout.pieces(name, card) for card in range(self.layout.config.cards)]
-        gather = Gather(Builder(self.layout.config), self.layout.card, pieces,
+    def pieces(self, matrix: str) -> tuple[int, Sequence[Sequence[range]]]:
+        """This card's place among those that gather what a matrix makes, and their pieces; it is
+        alone where all cards make all of it."""
+        layout = self.layout
+        found = layout.parts.logits if matrix == "head" else [
+            layout.pieces(matrix, card) for card in range(layout.config.cards)]
+        return (layout.card, found) if layout.parts.gathered(matrix) else (0, [found[layout.card]])
+
+    def order(self, matrix: str) -> list[int]:
+        """Slices of the vector that a matrix makes in the order in which a gather completes
+        them."""
+        complete, found = self.slices(VECTORS[matrix]), []
+        card, pieces = self.pieces(matrix)
+        gather = Gather(Builder(self.layout.config), card, pieces,
                         address=lambda word: word, stride=0, columns=1, lag=_LAG,
                         arrived=lambda words: found.extend(complete.add(words)))
-        gather.have(pieces[self.layout.card][-1].stop)
+        gather.have(pieces[card][-1].stop)
         gather.finish()
         return found
 
