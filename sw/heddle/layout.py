@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where everything of a model lies: on the card and in its memory."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -11,6 +12,7 @@ from rtl_gen.spec.config import HEAD, SLICE_BLOCKS, CardConfig
 from rtl_gen.spec.formats import DENSE, Pattern, stored_as
 from rtl_gen.spec.isa import WORD_BYTES
 
+from .choose import Machine, alternatives
 from .errors import UserError
 from .options import Options
 from .partition import MESSAGE, VECTORS, Partition, cut, partition
@@ -422,9 +424,25 @@ class Layout:
 
 
 def layouts(config: CardConfig, shape: Shape, options: Options,
-            pruning: tuple[int, int] = (1, 1)) -> list[Layout]:
-    """The layouts of a model on all cards of a ring, by card."""
-    return [Layout(config, shape, options, pruning, card) for card in range(config.cards)]
+            pruning: tuple[int, int] = (1, 1), machine: Machine | None = None) -> list[Layout]:
+    """The layouts of a model on all cards of a ring, by card; ``machine`` has the rates that a
+    choice of the layout depends on."""
+    def placed(whole: frozenset[str]) -> list[Layout]:
+        return [Layout(config, shape, options, pruning, card, whole)
+                for card in range(config.cards)]
+
+    if config.cards == 1 or options.whole is not None:
+        return placed(frozenset() if config.cards == 1 else options.whole or frozenset())
+    first = placed(frozenset())
+    for found in alternatives(config, shape, options, first[0].pattern, machine):
+        if not found.whole:
+            break
+        with contextlib.suppress(UserError):
+            other = placed(found.whole)
+            # Not at the price of fewer tokens of a pass, or of a smaller batch.
+            if (other[0].tokens, other[0].sequences) >= (first[0].tokens, first[0].sequences):
+                return other
+    return first
 
 
 def choose_pattern(options: Options, noted: str | None) -> tuple[int, int]:

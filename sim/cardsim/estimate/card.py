@@ -8,7 +8,7 @@ from heddle.trace import trace
 from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import CardConfig
 
-from ..rtl.timing import Timing
+from ..rtl.timing import LinkTiming, Timing
 from .walk import Count, Walk
 
 
@@ -22,10 +22,13 @@ class EstimatedCard:
     config : CardConfig
     timing : Timing, optional
         Of the HBM model.
+    link : LinkTiming, optional
+        Of the links of a ring.
     """
 
-    def __init__(self, config: CardConfig, timing: Timing | None = None) -> None:
-        self.config, self._timing = config, timing or Timing()
+    def __init__(self, config: CardConfig, timing: Timing | None = None,
+                 link: LinkTiming | None = None) -> None:
+        self.config, self._timing, self._link = config, timing or Timing(), link
         self._memory: dict[int, bytes] = {}
         self._program: list[tuple[str, dict[str, int]]] = []
 
@@ -73,7 +76,7 @@ class EstimatedCard:
         values = {int(register): command[f"r{register:d}"] for register in isa.Register}
         steps = trace(self._program, values, given=given.tolist(), start=command["entry"],
                       limit=1 << 40)
-        count = Walk(self.config, self._timing, given=command["given"]).run(steps)
+        count = Walk(self.config, self._timing, self._link, given=command["given"]).run(steps)
         self.write(command["results"] * beat, self._record(command["result_beats"])
                    * (count.steps * self.config.tokens))
         return _status(count)
