@@ -22,6 +22,15 @@ from .shape import Shape
 
 Whole = frozenset[str]
 
+#: Slices of x, and of the inputs that a product starts with.
+SLICES = 4
+#: Cycles that no layout saves, from docs/units: from the last step of a product to its words
+#: (engine and epilogue) and from there to the planes (vector unit), besides half the logarithm of
+#: the lanes; of a norm, besides the passes over the last slice, of six cycles a word each.
+_QUANTISED, _NORM = 18 + 33 + 9, 29 + 33 + 76
+#: And of a message, on each link: SEND, a frame of eight beats that is kept at both ends, RECEIVE.
+_HOP = 3 + 2 + 8 + 4 + 8 + 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -59,10 +68,10 @@ class Estimate:
     total: float
 
 
-def name(whole: Whole) -> str:
+def split_name(whole: Whole) -> str:
     """As ``--split`` has it.
 
-    >>> name(frozenset()), name(frozenset({"up", "out"}))
+    >>> split_name(frozenset()), split_name(frozenset({"up", "out"}))
     ('outputs', 'whole:out,up')
     """
     return "whole:" + ",".join(each for each in WHOLE if each in whole) if whole else "outputs"
@@ -91,7 +100,13 @@ class Model:
         #: Beats of a channel, and bytes of a link, in a cycle: neither passes more than a beat.
         self._memory = min(1.0, machine.channel_gbps / clock / config.beat_bytes)
         self._rate = min(float(config.beat_bytes), machine.link_gbps / clock)
-        self._latency = machine.link_latency_ns * clock
+        self._latency = machine.link_latency_ns * clock + _HOP
+        slice_words = math.ceil(shape.width / config.vector_lanes / SLICES)
+        lanes = config.vector_lanes.bit_length()
+        #: From the last word of a vector's last slice to what takes the slice.
+        quantised = _QUANTISED + -(-lanes // 2)
+        self._settled = {"mixed": quantised, "hidden": quantised,
+                         "x": quantised + _NORM + 5 * (lanes - 1) + 12 * slice_words}
 
     def product(self, outputs: int, inputs: int, pattern: Pattern, constants: int, share: int
                 ) -> float:
@@ -101,7 +116,7 @@ class Model:
         values = rows * math.ceil(inputs / (config.beat_bytes * pattern.ratio))
         beats = values * (1 + pattern.units / 32) + 4 * rows * constants / config.beat_bytes
         # The two digits of an activation share a cycle where the columns hold them.
-        steps = values * pattern.entries << pattern.halved
+        steps = float(values * pattern.entries << pattern.halved)
         if 2 << self._options.digits <= config.tokens:
             steps /= 2
         return max(beats / self._memory, steps)
@@ -125,18 +140,23 @@ class Model:
             sent += part / 2 if opposite else part
             yield (1 if opposite else 2) / cards, distance * self._latency + sent / self._rate
 
-    def after(self, elements: int, work: float) -> float:
+    def after(self, vector: str, work: float, *, gathered: bool) -> float:
         """Cycles of a product, from the end of the one that makes a card's part of its inputs: it
-        takes the inputs in the order in which they come."""
+        takes the inputs in the order in which they come, and ends behind the last ones."""
+        elements = self._shape.inner if vector == "hidden" else self._shape.width
+        coming = list(self.arrivals(elements)) if gathered \
+            else [(1 / SLICES, 0.0)] * SLICES
+        # Of a product behind a norm half of the rows start early if no card is waited for.
+        late = work / 2 if vector == "x" and not gathered else 0.0
         time = 0.0
-        for share, there in self.arrivals(elements):
-            time = max(time, there) + share * work
-        return time
+        for number, (share, there) in enumerate(coming, 1):
+            last = self._settled[vector] if number == len(coming) else 0
+            time = max(time, there + last) + share * (work - late)
+        return time + late
 
     def estimate(self, whole: Whole) -> Estimate:
         """Cycles of a decode step."""
         shape, cards = self._shape, self._config.cards
-        sizes = {"mixed": shape.width, "x": shape.width, "hidden": shape.inner}
         matrices = {"qkv": (3 * shape.width, shape.width, 3), "out": (shape.width, shape.width, 2),
                     "up": (shape.inner, shape.width, 3), "down": (shape.width, shape.inner, 2)}
         work = {matrix: self.product(outputs, inputs, self._pattern, constants,
@@ -146,8 +166,7 @@ class Model:
                                     1 if "head" in whole else cards)
 
         def time(matrix: str, maker: str) -> float:
-            return work[matrix] if maker in whole else self.after(sizes[VECTORS[maker]],
-                                                                  work[matrix])
+            return self.after(VECTORS[maker], work[matrix], gathered=maker not in whole)
 
         makers = {"qkv": "down", "out": "qkv", "up": "out", "down": "up"}
         times = {matrix: time(matrix, maker) for matrix, maker in makers.items()}

@@ -14,7 +14,7 @@ from rtl_gen.spec.config import CardConfig
 
 from .bench import Meter, Workload, compare, fill_cache, store_hidden
 from .card import Card, CardSpec, Timed, open_cards, parse_cards
-from .choose import Machine
+from .choose import Machine, split_name
 from .errors import UserError
 from .image import Images, Once
 from .layout import Layout, layouts
@@ -211,7 +211,8 @@ class Bench:
             "backend": self.cards.partition(":")[0], "config": config.name, "cards": len(placed),
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
-            "cache": self.options.cache, "context": work.context, "prompt": work.prompt,
+            "cache": self.options.cache, "split": split_name(layout.parts.whole),
+            "context": work.context, "prompt": work.prompt,
             "new": work.new, "batch": work.batch, "spread": work.spread, "full": work.full,
             "seed": self.seed, "clock_mhz": clock, **figures,
             "prefill_passes": len(prefill), "prefill_tokens_per_pass":
