@@ -148,7 +148,8 @@ class Compiler:
         p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)
-        for number in p.order("down"):     # as layers end: the first chunks wait for the same slices
+        # As layers end: the first chunks wait for the same slices.
+        for number in p.order("down"):
             p.quantise_norm(lay.vectors["x"][number], 0)
         p.norm(0)
 

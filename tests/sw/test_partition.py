@@ -129,7 +129,8 @@ def test_ranges_are_complete_when_their_last_word_comes(sizes, rng):
     ("u280", "gpt2-1.5b-1600", 4), ("u280", "gpt2-124m", 8), ("tiny", "2:192:997", 2)])
 def test_every_row_is_on_one_card(config, shape, cards):
     shape = find_shape(shape)
-    placed = layouts(dataclasses.replace(CONFIGS[config], cards=cards), shape, Options())
+    placed = layouts(dataclasses.replace(CONFIGS[config], cards=cards), shape,
+                     Options(split="outputs"))
     lanes = placed[0].config.channels
     for name, outputs in (("qkv", 3 * shape.width), ("out", shape.width), ("up", shape.inner),
                           ("down", shape.width), ("head", shape.vocabulary)):
@@ -154,7 +155,7 @@ def test_what_a_card_sends():
     """Each card sends what it has to both neighbours, and passes half of each neighbour's on."""
     config = dataclasses.replace(U280, cards=4)
     shape = dataclasses.replace(find_shape("gpt2-345m"), layers=2)
-    for layout in layouts(config, shape, Options()):
+    for layout in layouts(config, shape, Options(split="outputs")):
         found = explain(layout, Compiler(layout).program())
         vectors = shape.layers * (3 * shape.width + shape.inner) * 4
         logits = 4 * -(-shape.vocabulary // config.channels) * config.channels

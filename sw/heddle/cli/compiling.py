@@ -70,7 +70,8 @@ def compile_(
         "instructions_per_token": checked - 1, "context": layout.context,
         "pattern": layout.pattern.name, "bytes_per_channel": size,
         "memory": dataclasses.asdict(layout.memory), "scratch": dataclasses.asdict(layout.scratch),
-        "planes": dataclasses.asdict(layout.planes), "split": split_name(layout.parts.whole), "cards": cards_}
+        "planes": dataclasses.asdict(layout.planes), "cards": cards_,
+        "split": split_name(layout.parts.whole)}
     OUT.print(f"{len(program)} instructions, {checked - 1} a token, {len(used)} counters, "
               f"no races; {size / 2**20:.1f} MB of each of {layout.config.channels} channels")
     if explain:
@@ -84,7 +85,8 @@ def compile_(
                       layout.config, layout.shape, options, layout.pattern)]))
             OUT.print()
         OUT.print(common.table(
-            ("card", "heads", "out", "up", "down", "vocabulary rows", "MB", "sends back", "sends on"),
+            ("card", "heads", "out", "up", "down", "vocabulary rows", "MB", "sends back",
+             "sends on"),
             [(str(card["card"]), *(f"{card[part][0]}–{card[part][1] - 1}"
                                    for part in ("heads", "out", "up", "down")),
               f"{card['vocabulary']:,}", f"{card['megabytes']:,.1f}",
