@@ -95,8 +95,8 @@ def test_what_does_not_fit_is_not_chosen():
     assert layouts(config, SHAPE, Options(), machine=SLOWEST)[0].parts.whole == set(WHOLE)
     assert min(used(config, whole)) > max(used(config, "outputs"))
     # A wide hidden vector, and memory in which the split matrices have room and whole ones not.
-    shape = dataclasses.replace(SHAPE, inner=2048)
-    small = dataclasses.replace(config, channel_bytes=1 << 18)
+    shape = dataclasses.replace(SHAPE, inner=4096)
+    small = dataclasses.replace(config, channel_bytes=1 << 19)
     with pytest.raises(UserError, match="HBM channels"):
         layouts(small, shape, Options(split=whole))
     chosen = layouts(small, shape, Options(), machine=SLOWEST)[0].parts.whole
