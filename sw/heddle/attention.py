@@ -50,7 +50,7 @@ class Attention:
         for _, piece in self._pieces:
             self._heads += self._ended(piece)
         #: What attention gives, and its slices.
-        self._gather = parts.gather("mixed", self._layout.scratch.mixed, parts.x, self._arrived)
+        self._gather = parts.gather("qkv", self._layout.scratch.mixed, parts.x, self._arrived)
         self._slices = parts.slices("mixed")
         self._todo: dict[Hashable, Callable[[], None]] = {}
 

@@ -148,7 +148,7 @@ class Compiler:
         p.load_scales(mem.cache, range(self._columns.sequences))
         b.emit("VECTOR", fn=VectorFn.ADD, dst=lay.scratch.x, a=lay.scratch.x,
                b=lay.scratch.position, words=self._columns.tokens * p.x)
-        for number in lay.order("x"):    # as layers end: the first chunks wait for the same slices
+        for number in lay.order("down"):    # as layers end: first chunks wait for the same slices
             p.quantise_norm(lay.vectors["x"][number], 0)
         p.norm(0)
 
@@ -174,14 +174,14 @@ class Compiler:
     def _up(self) -> None:
         """The hidden vector, and its slices."""
         p, lay = self._p, self.layout
-        first, complete = lay.parts.hidden[lay.card].start, p.slices("hidden")
+        first, complete = lay.parts.up[lay.card].start, p.slices("hidden")
 
         def arrived(words: range) -> None:
             for number in complete.add(words):
                 p.quantise(lay.vectors["hidden"][number], lay.scratch.hidden, p.hidden,
                            lay.planes.hidden, p.bases.hidden)
 
-        gather = p.gather("hidden", lay.scratch.hidden, p.hidden, arrived)
+        gather = p.gather("up", lay.scratch.hidden, p.hidden, arrived)
         for piece in lay.matrices["up"].pieces:
             p.matmul("up", piece, lay.scratch.hidden + first, norm=2, gelu=lay.shape.gelu,
                      dst_stride=p.hidden)
@@ -192,13 +192,13 @@ class Compiler:
     def _finish(self, name: str, pieces: Iterable[Piece], *, norm: int) -> None:
         """The pieces left of a product that updates x, and the norm after it."""
         p, lay = self._p, self.layout
-        first, complete = lay.parts.x[lay.card].start, p.slices("x")
+        first, complete = getattr(lay.parts, name)[lay.card].start, p.slices("x")
 
         def arrived(words: range) -> None:
             for number in complete.add(words):
                 p.quantise_norm(lay.vectors["x"][number], norm)
 
-        gather = p.gather("x", lay.scratch.x, p.x, arrived)
+        gather = p.gather(name, lay.scratch.x, p.x, arrived)
         for piece in pieces:
             p.matmul(name, piece, lay.scratch.x + first, residual=1, dst_stride=p.x)
             if piece.last:
@@ -223,7 +223,7 @@ class Compiler:
                 self._sample(starts[block], ends[block], last=block == len(ends) - 1)
 
         gather = Gather(
-            self._b, lay.card, lay.parts.logits,
+            self._b, *lay.ring("head"),
             address=lambda word: self._logit(word) + (each - 1) * size,
             stride=size, columns=self._columns.sequences, lag=1, arrived=arrived)
         block = row = 0     # of this card's rows, the first of the block

@@ -6,6 +6,7 @@ from typing import Any
 from rtl_gen.spec.isa import SENDS, Register
 
 from .layout import Layout
+from .partition import WHOLE
 from .parts import SILENT, Columns, first_pass
 from .program import Program
 from .trace import trace
@@ -35,9 +36,10 @@ def explain(layout: Layout, program: Program) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``heads``, ``x`` and ``hidden`` as [first, end) (elements of the last two), ``vocabulary``
-        the rows of the LM head, ``megabytes`` those of weights, tables and caches on all channels,
-        ``sends`` the bytes of a decode step by side, at the last position of the context.
+        ``heads``, and elements of what ``out``, ``up`` and ``down`` give, as [first, end);
+        ``vocabulary`` the rows of the LM head, ``whole`` what every card has whole, ``megabytes``
+        those of weights, tables and caches on all channels, ``sends`` the bytes of a decode step by
+        side, at the last position of the context.
     """
     config, parts, card = layout.config, layout.parts, layout.card
     lanes = config.channels
@@ -47,8 +49,10 @@ def explain(layout: Layout, program: Program) -> dict[str, Any]:
 
     return {
         "card": card, "heads": [layout.heads.start, layout.heads.stop],
-        "x": elements(parts.x[card], layout.shape.width),
-        "hidden": elements(parts.hidden[card], layout.shape.inner),
+        "out": elements(parts.out[card], layout.shape.width),
+        "up": elements(parts.up[card], layout.shape.inner),
+        "down": elements(parts.down[card], layout.shape.width),
+        "whole": sorted(parts.whole, key=WHOLE.index),
         "vocabulary": layout.matrices["head"].outputs,
         "megabytes": layout.memory.used * config.beat_bytes * lanes / 2**20,
         "instructions": len(program),

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where everything of a model lies: on the card and in its memory."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 from rtl_gen.spec import registers
-from rtl_gen.spec.config import HEAD, SLICE_BLOCKS, CardConfig
+from rtl_gen.spec.config import HEAD, CardConfig
 from rtl_gen.spec.formats import DENSE, Pattern, stored_as
 from rtl_gen.spec.isa import WORD_BYTES
 
+from .choose import Machine, alternatives
 from .errors import UserError
 from .options import Options
-from .partition import MESSAGE, Partition, cut, partition
+from .partition import MESSAGE, VECTORS, Partition, arrival, cut, partition
 from .prune import pattern_of
 from .shape import Shape
-from .tiling import Matrix, Slice, chunks, chunks_by, coverage, slices, tile
+from .tiling import Matrix, Slice, chunks, chunks_by, coverage, tile, vector_slices
 
 #: Blocks of logits at a time, at most.
 LOGIT_BLOCKS = 8
@@ -148,22 +151,19 @@ class Layout:
     """
 
     def __init__(self, config: CardConfig, shape: Shape, options: Options,
-                 pruning: tuple[int, int] = (1, 1), card: int = 0) -> None:
+                 pruning: tuple[int, int] = (1, 1), card: int = 0,
+                 whole: frozenset[str] = frozenset()) -> None:
         self.config, self.shape, self.options, self.pruning = config, shape, options, pruning
         self.card = card
         self.logit_words = min(LOGIT_ROWS, self._words(shape.vocabulary))
-        self.parts: Partition = partition(config, shape, self.logit_words)
+        self.parts: Partition = partition(config, shape, self.logit_words, whole)
         n, m = pruning
         self.pattern: Pattern = DENSE if m == 1 else stored_as(n, m)
         self.context = self._context()
         self._refuse()
         self.tokens = self._tokens()
-        cover, most = coverage(self.pattern, config), SLICE_BLOCKS * config.beat_bytes
-        # Products that follow x wait for all its slices, which take an instruction a token each;
-        # those of the others are made while more of the vector comes.
-        self.vectors = {
-            "x": slices(shape.width, cover, most, 4), "mixed": slices(shape.width, cover, most, 8),
-            "hidden": slices(shape.inner, cover, most, 24, least=2)}
+        self.vectors = vector_slices(shape.width, shape.inner, coverage(self.pattern, config),
+                                     config)
         self.scratch = self._scratch(self.tokens)
         self.rows_of = self._rows_of()
         self.matrices = self._matrices()
@@ -296,24 +296,32 @@ class Layout:
 
     def _rows_of(self) -> dict[str, list[int]]:
         parts, per_head = self.parts, 3 * self.config.head_words
-        x, hidden = list(parts.x[self.card]), list(parts.hidden[self.card])
         return {"qkv": list(range(per_head * self.heads.start, per_head * self.heads.stop)),
-                "out": x, "up": hidden, "down": x,
+                **{name: list(getattr(parts, name)[self.card]) for name in ("out", "up", "down")},
                 "head": [row for block in parts.logits[self.card] for row in block]}
 
-    def pieces(self, name: str, card: int) -> list[range]:
-        """Words of a vector that a card computes, in the pieces in which it sends them."""
+    def pieces(self, matrix: str, card: int) -> list[range]:
+        """Words of a vector that a card computes with a matrix of a layer, or with attention after
+        ``qkv``, in the pieces in which it sends them."""
         size, head = self.config.vector_lanes, self.config.head_words
-        ends = {part.stop // size for part in self.vectors[name]}
-        if name == "mixed":
+        ends = {part.stop // size for part in self.vectors[VECTORS[matrix]]}
+        if matrix == "qkv":
             heads = self.parts.heads[card]
             return [range(k * head, (k + 1) * head) for k in heads]
-        return cut(getattr(self.parts, name)[card], ends, MESSAGE[name])
+        return cut(getattr(self.parts, matrix)[card], ends, MESSAGE[VECTORS[matrix]])
 
-    def order(self, name: str) -> list[int]:
-        """Numbers of a vector's slices in the order in which this card has them."""
-        pieces = [self.pieces(name, card) for card in range(self.config.cards)]
-        return self.parts.order(self.card, pieces, self.vectors[name], self.config.vector_lanes)
+    def ring(self, matrix: str) -> tuple[int, Sequence[Sequence[range]]]:
+        """This card's place among those that gather what a matrix makes, and their pieces; it is
+        alone where all cards make all of it."""
+        parts = self.parts
+        pieces = parts.logits if matrix == "head" else [
+            self.pieces(matrix, card) for card in range(parts.cards)]
+        return (self.card, pieces) if parts.gathered(matrix) else (0, [pieces[self.card]])
+
+    def order(self, matrix: str) -> list[int]:
+        """Numbers of the slices of what a matrix makes, in the order in which this card has them.
+        """
+        return arrival(*self.ring(matrix), self.vectors[VECTORS[matrix]], self.config.vector_lanes)
 
     def _matrices(self) -> dict[str, Matrix]:
         config, shape, bank = self.config, self.shape, self.value_bank
@@ -325,48 +333,50 @@ class Layout:
         def marks(name: str) -> list[int]:
             pieces = self.pieces(name, card)
             own = [piece.stop for piece in pieces]
-            if config.cards == 1:
-                own = [math.ceil(part.stop / lanes) for part in self.vectors[name]]
+            if not parts.gathered(name):
+                own = [math.ceil(part.stop / lanes) for part in self.vectors[VECTORS[name]]]
             return [stop - (pieces[0].start if pieces else 0) for stop in own]
 
-        def in_order(name: str) -> list[Slice]:
-            slices = self.vectors[name]
-            if config.cards == 1:
+        def in_order(maker: str) -> list[Slice]:
+            """Chunks of the vector that a matrix makes."""
+            slices = self.vectors[VECTORS[maker]]
+            if not parts.gathered(maker):
                 return chunks(slices, self.pattern, config)
-            turns = self.order(name)
+            turns = self.order(maker)
             ranks = [turns.index(number) for number in range(len(slices))]
             return chunks_by(ranks, slices, self.pattern, config)
 
         head = config.head_words
-        x = in_order("x")
+        x = in_order("down")
         of_layer = functools.partial(tile, config, pattern=self.pattern, bank=bank)
         rows = {name: len(found) for name, found in self.rows_of.items()}
         return {
             "qkv": of_layer(outputs=outputs("qkv", 3 * shape.width), inputs=shape.width, norm=True,
-                        bias=True, chunks=x, chunked=self._early(rows["qkv"]),
+                        bias=True, chunks=x, chunked=self._early(rows["qkv"], "down"),
                         cuts=range(0, rows["qkv"], 3 * head)),
             "out": of_layer(outputs=outputs("out", shape.width), inputs=shape.width, norm=False,
-                        bias=True, chunks=in_order("mixed"), chunked=rows["out"],
-                        cuts=marks("x")),
+                        bias=True, chunks=in_order("qkv"), chunked=rows["out"],
+                        cuts=marks("out")),
             "up": of_layer(outputs=outputs("up", shape.inner), inputs=shape.width, norm=True,
-                       bias=True, chunks=x, chunked=self._early(rows["up"]),
-                       cuts=marks("hidden")),
+                       bias=True, chunks=in_order("out"),
+                       chunked=self._early(rows["up"], "out"), cuts=marks("up")),
             "down": of_layer(outputs=outputs("down", shape.width), inputs=shape.inner, norm=False,
-                         bias=True, chunks=in_order("hidden"), chunked=rows["down"],
-                         cuts=marks("x")),
+                         bias=True, chunks=in_order("up"), chunked=rows["down"],
+                         cuts=marks("down")),
             "head": tile(config, outputs=outputs("head", shape.vocabulary), inputs=shape.width,
                          pattern=DENSE, norm=True, bias=True, chunks=x, bank=bank,
                          chunked=self.logit_words,
                          cuts=itertools.accumulate(map(len, parts.logits[card]))),
         }
 
-    def _early(self, rows: int) -> int:
+    def _early(self, rows: int, maker: str) -> int:
         """Rows of a product that follows a norm for which it starts early.
 
         Half of them are enough to hide the norm; the others are in memory's stream just before what
-        uses them.  In a ring all that can be done before the last slices come is.
+        uses them.  Where slices come from other cards all that can be done before the last ones
+        come is; ``maker`` is the matrix that gives x.
         """
-        return rows if self.config.cards > 1 else -(-rows // 2)
+        return rows if self.parts.gathered(maker) else -(-rows // 2)
 
     def _beats(self, size: int) -> int:
         return math.ceil(size / self.config.beat_bytes)
@@ -425,9 +435,25 @@ class Layout:
 
 
 def layouts(config: CardConfig, shape: Shape, options: Options,
-            pruning: tuple[int, int] = (1, 1)) -> list[Layout]:
-    """The layouts of a model on all cards of a ring, by card."""
-    return [Layout(config, shape, options, pruning, card) for card in range(config.cards)]
+            pruning: tuple[int, int] = (1, 1), machine: Machine | None = None) -> list[Layout]:
+    """The layouts of a model on all cards of a ring, by card; ``machine`` has the rates that a
+    choice of the layout depends on."""
+    def placed(whole: frozenset[str]) -> list[Layout]:
+        return [Layout(config, shape, options, pruning, card, whole)
+                for card in range(config.cards)]
+
+    if config.cards == 1 or options.whole is not None:
+        return placed(frozenset() if config.cards == 1 else options.whole or frozenset())
+    first = placed(frozenset())
+    for found in alternatives(config, shape, options, first[0].pattern, machine):
+        if not found.whole:
+            break
+        with contextlib.suppress(UserError):
+            other = placed(found.whole)
+            # Not at the price of fewer tokens of a pass, or of a smaller batch.
+            if (other[0].tokens, other[0].sequences) >= (first[0].tokens, first[0].sequences):
+                return other
+    return first
 
 
 def choose_pattern(options: Options, noted: str | None) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from rtl_gen.spec.config import CardConfig
 
 from .bench import Meter, Workload, compare, fill_cache, store_hidden
 from .card import Card, CardSpec, Timed, open_cards, parse_cards
+from .choose import Machine, split_name
 from .errors import UserError
 from .image import Images, Once
 from .layout import Layout, layouts
@@ -62,6 +63,8 @@ class Bench:
         Of weights, K, V and tokens.
     card_options : dict
         For the backend; only cards that count cycles have any.
+    machine : Machine, optional
+        Rates that the choice of a ring's layout depends on.
     """
 
     cards: str
@@ -70,6 +73,7 @@ class Bench:
     workload: Workload
     seed: int = 0
     card_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    machine: Machine | None = None
 
     def spec(self) -> CardSpec:
         """The cards, or :class:`UserError`."""
@@ -162,7 +166,7 @@ class Bench:
     def _layouts(self, config: CardConfig) -> list[Layout]:
         """Where everything lies on such cards, or :class:`UserError` if it does not fit."""
         placed = layouts(config, self.shape, self.options,
-                         pattern_of(self.options.pattern or "dense"))
+                         pattern_of(self.options.pattern or "dense"), self.machine)
         layout = placed[0]
         if self.workload.positions > layout.context:
             raise UserError(f"context and new tokens must fit the context of {layout.context}, "
@@ -207,7 +211,8 @@ class Bench:
             "backend": self.cards.partition(":")[0], "config": config.name, "cards": len(placed),
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
-            "cache": self.options.cache, "context": work.context, "prompt": work.prompt,
+            "cache": self.options.cache, "split": split_name(layout.parts.whole),
+            "context": work.context, "prompt": work.prompt,
             "new": work.new, "batch": work.batch, "spread": work.spread, "full": work.full,
             "seed": self.seed, "clock_mhz": clock, **figures,
             "prefill_passes": len(prefill), "prefill_tokens_per_pass":

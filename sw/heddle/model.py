@@ -177,7 +177,7 @@ class Model:
 
 def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str = "a16",
          cache: str = "int16", pattern: str | None = None, context: int | None = None,
-         progress: Progress = _silent, **card_options: Any) -> Model:
+         split: str = "auto", progress: Progress = _silent, **card_options: Any) -> Model:
     """Load a model onto cards.
 
     Parameters
@@ -186,7 +186,7 @@ def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str =
         Folder with ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
     cards : str
         ``backend:config*count``, as in ``sim:tiny`` or ``sim:tiny*2``.
-    activation, cache, pattern, context
+    activation, cache, pattern, context, split
         See :class:`~heddle.options.Options`.  A model that is denser than ``pattern`` is pruned.
     progress : callable
         Called with (parts loaded, parts).
@@ -200,7 +200,8 @@ def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str =
     heddle.card.CardError
         A card failed.
     """
-    options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
+    options = Options(activation=activation, cache=cache, pattern=pattern, context=context,
+                      split=split)
     checkpoint = Checkpoint(path)
     Tokenizer(checkpoint.folder)
     placed, source = prepare(checkpoint, cards, options)

@@ -4,6 +4,7 @@
 import dataclasses
 
 from .errors import UserError
+from .partition import WHOLE
 
 ACTIVATIONS = ("a16", "a8")
 CACHES = ("int16", "int8")
@@ -25,6 +26,10 @@ class Options:
     pattern: str | None = None
     #: Longest context; None for the model's, as far as the card reaches.
     context: int | None = None
+    #: How matrices lie on the cards of a ring: "outputs", each split along its outputs;
+    #: "whole:out,up" and so on, those named whole on every card; "auto", as
+    #: :mod:`heddle.choose` says.  It changes no result.
+    split: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choice in (("activation", ACTIVATIONS), ("cache", CACHES)):
@@ -33,6 +38,18 @@ class Options:
                 raise UserError(f"{name} must be {' or '.join(choice)}, not {value!r}")
         if self.context is not None and self.context < 1:
             raise UserError(f"context must be at least 1, not {self.context}")
+        if self.split not in ("auto", "outputs"):
+            kind, _, names = self.split.partition(":")
+            if kind != "whole" or not set(names.split(",")) <= set(WHOLE):
+                raise UserError(f"split must be auto, outputs, or whole: and some of "
+                                f"{', '.join(WHOLE)}, as in whole:out,up, not {self.split!r}")
+
+    @property
+    def whole(self) -> frozenset[str] | None:
+        """Matrices that every card of a ring has whole; None if they are to be chosen."""
+        if self.split == "auto":
+            return None
+        return frozenset(filter(None, self.split.partition(":")[2].split(",")))
 
     @property
     def digits(self) -> int:

@@ -223,12 +223,12 @@ class Parts:
         per_beat = self.layout.pattern.ratio * self.layout.config.beat_bytes
         return piece.beat * per_beat, (piece.beat + piece.beats) * per_beat
 
-    def gather(self, name: str, first: int, stride: int, arrived: Callable[[range], None]
+    def gather(self, matrix: str, first: int, stride: int, arrived: Callable[[range], None]
                ) -> Gather:
-        """The all-gather of a vector; ``first`` is its first scratchpad word."""
-        layout = self.layout
-        pieces = [layout.pieces(name, card) for card in range(layout.config.cards)]
-        return Gather(self.builder, layout.card, pieces, address=lambda word: first + word,
+        """The all-gather of the vector that a matrix makes; ``first`` is its first scratchpad
+        word."""
+        card, pieces = self.layout.ring(matrix)
+        return Gather(self.builder, card, pieces, address=lambda word: first + word,
                       stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
 
     def slices(self, name: str) -> Complete:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.config import SLICE_BLOCKS, CardConfig
 from rtl_gen.spec.formats import Pattern, stream_beats
 
 #: Chunks of the inputs that a product starts with, one after another as they are quantised.
@@ -39,6 +39,18 @@ def slices(width: int, coverage: int, most: int, parts: int, least: int = 1) -> 
     """
     size = max(least * coverage, min(width // parts, most) // coverage * coverage)
     return [Slice(start, min(start + size, width)) for start in range(0, width, size)]
+
+
+def vector_slices(width: int, inner: int, coverage: int, config: CardConfig
+                  ) -> dict[str, list[Slice]]:
+    """The slices of a layer's vectors.
+
+    Products that follow x wait for all its slices, which take an instruction a token each; those
+    of the others are made while more of the vector comes.
+    """
+    most = SLICE_BLOCKS * config.beat_bytes
+    return {"x": slices(width, coverage, most, 4), "mixed": slices(width, coverage, most, 8),
+            "hidden": slices(inner, coverage, most, 24, least=2)}
 
 
 def blocks(rows: int, size: int, cards: int = 1) -> list[int]:

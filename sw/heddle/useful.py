@@ -52,16 +52,25 @@ def useful_bytes(layout: Layout, cached: int, *, tokens: int = 1, head: bool = T
     used = [(matrix, pruning, shape.layers) for matrix in layers]
     if head:
         used.append((layout.matrices["head"], (1, 1), 1))
+    # Of a matrix that all cards have whole each needs its part: what it reads of the others is the
+    # price of the layout.
+    whole = {id(layout.matrices[name]) for name in layout.parts.whole}
+
+    def mine(matrix: Matrix, total: int) -> int:
+        cards, card = layout.parts.cards, layout.card
+        return total * (card + 1) // cards - total * card // cards if id(matrix) in whole else total
+
     heads = len(layout.heads)
     cache = 2 * shape.layers * cached * heads * HEAD * (1 + layout.options.wide)
     scales = 4 * shape.layers * cached * heads
     vectors = 4 * shape.width * (2 * tokens + 2 * shape.layers + 1)
     return UsefulBytes(
-        weights=sum(count * _values(matrix, *nm) for matrix, nm, count in used),
-        metadata=sum(count * _metadata(matrix) for matrix, _, count in used),
+        weights=sum(mine(matrix, count * _values(matrix, *nm)) for matrix, nm, count in used),
+        metadata=sum(mine(matrix, count * _metadata(matrix)) for matrix, _, count in used),
         cache=cache,
         constants=scales + vectors + sum(
-            4 * count * matrix.outputs * matrix.constants for matrix, _, count in used))
+            mine(matrix, 4 * count * matrix.outputs * matrix.constants)
+            for matrix, _, count in used))
 
 
 def _values(matrix: Matrix, n: int, m: int) -> int:

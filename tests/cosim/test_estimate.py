@@ -54,6 +54,7 @@ def cases(config, shape, names):
 RING = {
     "ring": (Workload(context=60), {"pattern": "2:4", "cache": "int8"}),
     "ring, prompt": (Workload(context=0, prompt=10, new=3), {}),
+    "ring, whole matrices": (Workload(context=90), {"split": "whole:out,up"}),
     "ring, layers alone": (Workload(context=128, full=False), {"activation": "a8"}),
 }
 

@@ -65,19 +65,25 @@ def outcome(folder, cards, new=3, **options):
             np.stack(logits).view(np.uint32), kept
 
 
-@pytest.mark.parametrize(("name", "pattern", "cards"), [
-    pytest.param("demo", "dense", 2, marks=TWO), pytest.param("three heads", "2:4", 2, marks=TWO),
-    pytest.param("demo", "2:4", 4, marks=FOUR), pytest.param("five heads", "dense", 4, marks=FOUR)])
-def test_rings_give_what_one_card_gives(folders, name, pattern, cards):
+@pytest.mark.parametrize(("name", "pattern", "cards", "split"), [
+    pytest.param("demo", "dense", 2, "auto", marks=TWO),
+    pytest.param("three heads", "2:4", 2, "outputs", marks=TWO),
+    pytest.param("three heads", "dense", 2, "whole:out,up,down,head", marks=TWO),
+    pytest.param("demo", "2:4", 4, "whole:out", marks=FOUR),
+    pytest.param("five heads", "dense", 4, "outputs", marks=FOUR),
+    pytest.param("five heads", "2:4", 4, "whole:up,head", marks=FOUR)])
+def test_rings_give_what_one_card_gives(folders, name, pattern, cards, split):
     alone = outcome(folders[name], "rtl:tiny", pattern=pattern)
-    ring = outcome(folders[name], f"rtl:tiny*{cards}", pattern=pattern)
+    ring = outcome(folders[name], f"rtl:tiny*{cards}", pattern=pattern, split=split)
     assert ring[0] == alone[0]
     assert (ring[1] == alone[1]).all()
     assert len(np.unique(alone[1][0])) > 500    # a model of zeros would be the same anywhere
     for status in ring[2].values():
         assert {name: status[name] for name in LINK_COUNTERS_OF_FAULTS} \
             == dict.fromkeys(LINK_COUNTERS_OF_FAULTS, 0)
-        assert 0 < status["stall_link"] < status["cycles"]
+        assert status["stall_link"] < status["cycles"]
+        # Where nearly all is whole, one gather is left, which a product may hide.
+        assert status["stall_link"] or "whole" in split
         assert status["idle_link"] <= status["stall_link"]
 
 

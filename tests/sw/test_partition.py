@@ -16,7 +16,7 @@ from heddle.explain import explain
 from heddle.gather import Complete, Gather
 from heddle.layout import layouts
 from heddle.options import Options
-from heddle.partition import cut, share
+from heddle.partition import VECTORS, cut, share
 from heddle.program import Builder
 from heddle.shapes import find_shape
 from heddle.useful import useful_bytes
@@ -130,11 +130,12 @@ def test_gathers_bring_every_word_to_every_card_once(cards, lag, data):
 @pytest.mark.parametrize(("config", "shape"), [
     (U280, "1:1536:1024"), (U280, "1:1600:1024"), (TINY, "1:512:997"), (TINY, "1:576:1500")])
 def test_products_take_slices_as_a_gather_brings_them(config, shape, cards):
-    for layout in layouts(dataclasses.replace(config, cards=cards), find_shape(shape), Options(),
-                          (2, 4)):
+    for layout in layouts(dataclasses.replace(config, cards=cards), find_shape(shape),
+                          Options(split="outputs"), (2, 4)):
         lanes = layout.config.vector_lanes
-        for name, slices in layout.vectors.items():
-            pieces = [layout.pieces(name, card) for card in range(cards)]
+        for matrix, name in VECTORS.items():
+            slices = layout.vectors[name]
+            pieces = [layout.pieces(matrix, card) for card in range(cards)]
             complete, found = Complete([range(part.start // lanes, part.stop // lanes)
                                         for part in slices]), []
             brings = Gather(Builder(layout.config), layout.card, pieces, address=lambda word: word,
@@ -142,7 +143,7 @@ def test_products_take_slices_as_a_gather_brings_them(config, shape, cards):
                             arrived=lambda words: found.extend(complete.add(words)))   # noqa: B023
             brings.have(pieces[layout.card][-1].stop)
             brings.finish()
-            assert found == layout.order(name)
+            assert found == layout.order(matrix)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.randoms())
@@ -164,7 +165,8 @@ def test_ranges_are_complete_when_their_last_word_comes(sizes, rng):
     ("u280", "gpt2-1.5b-1600", 4), ("u280", "gpt2-124m", 8), ("tiny", "2:192:997", 2)])
 def test_every_row_is_on_one_card(config, shape, cards):
     shape = find_shape(shape)
-    placed = layouts(dataclasses.replace(CONFIGS[config], cards=cards), shape, Options())
+    placed = layouts(dataclasses.replace(CONFIGS[config], cards=cards), shape,
+                     Options(split="outputs"))
     lanes = placed[0].config.channels
     for name, outputs in (("qkv", 3 * shape.width), ("out", shape.width), ("up", shape.inner),
                           ("down", shape.width), ("head", shape.vocabulary)):
@@ -189,7 +191,7 @@ def test_what_a_card_sends():
     """Each card sends what it has to both neighbours, and passes half of each neighbour's on."""
     config = dataclasses.replace(U280, cards=4)
     shape = dataclasses.replace(find_shape("gpt2-345m"), layers=2)
-    for layout in layouts(config, shape, Options()):
+    for layout in layouts(config, shape, Options(split="outputs")):
         found = explain(layout, Compiler(layout).program())
         vectors = shape.layers * (3 * shape.width + shape.inner) * 4
         logits = 4 * -(-shape.vocabulary // config.channels) * config.channels

@@ -8,7 +8,7 @@ from heddle.trace import trace
 from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import CardConfig
 
-from ..rtl.timing import Timing
+from ..rtl.timing import LinkTiming, Timing
 from .link import Ring
 from .walk import Count, Walk
 
@@ -23,6 +23,8 @@ class EstimatedCard:
     config : CardConfig
     timing : Timing, optional
         Of the HBM model.
+    link : LinkTiming, optional
+        Of the links of a ring.
     ring : Ring, optional
         Where the other cards are found that it shares a model with.
     card : int
@@ -30,8 +32,8 @@ class EstimatedCard:
     """
 
     def __init__(self, config: CardConfig, timing: Timing | None = None,
-                 ring: Ring | None = None, card: int = 0) -> None:
-        self.config, self._timing = config, timing or Timing()
+                 link: LinkTiming | None = None, ring: Ring | None = None, card: int = 0) -> None:
+        self.config, self._timing, self._link = config, timing or Timing(), link
         self._ring, self._card = ring or Ring(1), card
         self._memory: dict[int, bytes] = {}
         self._program: list[tuple[str, dict[str, int]]] = []
@@ -80,7 +82,7 @@ class EstimatedCard:
         values = {int(register): command[f"r{register:d}"] for register in isa.Register}
         steps = trace(self._program, values, given=given.tolist(), start=command["entry"],
                       limit=1 << 40)
-        walk = Walk(self.config, self._timing, ring=self._ring, card=self._card,
+        walk = Walk(self.config, self._timing, self._link, ring=self._ring, card=self._card,
                     given=command["given"])
         try:
             count = walk.run(steps)

@@ -40,6 +40,7 @@ def estimate(
     pattern: benching.Pattern = "dense",
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
+    split: common.Split = "auto",
     context: benching.Context = None,
     prompt: benching.Prompt = None,
     new: benching.New = 1,
@@ -65,7 +66,8 @@ def estimate(
     with common.ERR.status("estimating"):
         found = costs(
             config, benching.taken(shape, layers), timing=timing,
-            options=Options(activation=activation, cache=cache, pattern=pattern),
+            options=Options(activation=activation, cache=cache, pattern=pattern,
+                        split=split),
             workload=benching.workload(context, prompt, new, batch, full, layers, spread))
     common.write_json(json, {**found, "command": benching.command_line(command)})
     benching.figures(found)

@@ -4,12 +4,13 @@
 from typing import Any
 
 from heddle.bench import Workload
+from heddle.choose import Machine
 from heddle.measure import Bench
 from heddle.options import Options
 from heddle.shape import Shape
 from rtl_gen.spec.config import CardConfig
 
-from ..rtl.timing import Timing
+from ..rtl.timing import LinkTiming, Timing
 from .card import EstimatedCard
 from .link import Ring
 
@@ -19,7 +20,8 @@ _OTHERS = ("token_ids", "text", "equal_to_sim", "simulation_seconds", "simulated
 
 
 def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
-             options: Options | None = None, timing: Timing | None = None) -> dict[str, Any]:
+             options: Options | None = None, timing: Timing | None = None,
+             link: LinkTiming | None = None) -> dict[str, Any]:
     """What ``heddle bench`` would measure, without simulating the card.
 
     Parameters
@@ -32,6 +34,8 @@ def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
         Of the compiler: activations, cache, pattern.
     timing : Timing, optional
         Of the HBM model, with the clock.
+    link : LinkTiming, optional
+        Of the links of a ring.
 
     Returns
     -------
@@ -44,8 +48,11 @@ def estimate(config: CardConfig, shape: Shape, workload: Workload, *,
         The model or the workload does not fit the card.
     """
     ring = Ring(config.cards)
-    cards = [EstimatedCard(config, timing, ring, card) for card in range(config.cards)]
+    cards = [EstimatedCard(config, timing, link, ring, card) for card in range(config.cards)]
+    link = link or LinkTiming()
+    machine = Machine(clock_mhz=cards[0].clock_mhz, channel_gbps=cards[0].channel_gbps,
+                      link_latency_ns=link.latency_ns, link_gbps=link.gbps)
     bench = Bench(cards=f"estimate:{config.name}", shape=shape, workload=workload,
-                  options=options or Options())
+                  options=options or Options(), machine=machine)
     found = {name: value for name, value in bench.cost(cards).items() if name not in _OTHERS}
     return {**found, "milliseconds": found["cycles_total"] / (1000 * cards[0].clock_mhz)}

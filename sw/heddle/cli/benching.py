@@ -138,6 +138,7 @@ def bench(
     pattern: Pattern = "dense",
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
+    split: common.Split = "auto",
     context: Context = None,
     prompt: Prompt = None,
     new: New = 1,
@@ -159,7 +160,8 @@ def bench(
     given = {"clock_mhz": clock, "latency_ns": latency, "waves": waves and str(waves)}
     made = Bench(
         cards=cards, shape=taken(shape, layers), seed=seed,
-        options=Options(activation=activation, cache=cache, pattern=pattern),
+        options=Options(activation=activation, cache=cache, pattern=pattern,
+                        split=split),
         workload=workload(context, prompt, new, batch, full, layers, spread),
         card_options={name: value for name, value in given.items() if value is not None})
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()

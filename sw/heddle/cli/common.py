@@ -28,6 +28,9 @@ Activation = Annotated[str, typer.Option(help="Activations: a16 or a8.")]
 Cache = Annotated[str, typer.Option(help="K and V in memory: int16 or int8.")]
 Context = Annotated[int | None, typer.Option(
     help="Longest context [default: the model's, as far as the card reaches].")]
+Split = Annotated[str, typer.Option(
+    help="Matrices on the cards of a ring: outputs (each split), whole:out,up (those whole on "
+         "every card), or auto.")]
 Json = Annotated[pathlib.Path | None, typer.Option(
     "--json", metavar="FILE", help="Write the result to this file as JSON.")]
 

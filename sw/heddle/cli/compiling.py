@@ -11,6 +11,7 @@ from rtl_gen.spec.isa import COUNTERS, Register
 
 from ..check import check
 from ..checkpoint import Checkpoint
+from ..choose import alternatives, split_name
 from ..compile import DECODE, Compiler
 from ..errors import UserError
 from ..explain import explain as explain_
@@ -39,6 +40,7 @@ def compile_(
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
     context: common.Context = None,
+    split: common.Split = "auto",
     json: common.Json = None,
 ) -> None:
     """Compile the program of a decode step, check it for races and say what it needs.
@@ -46,7 +48,8 @@ def compile_(
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280 -o build/program
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280*4 --explain
     """
-    options = Options(activation=activation, cache=cache, pattern=pattern, context=context)
+    options = Options(activation=activation, cache=cache, pattern=pattern, context=context,
+                      split=split)
     placed, _ = prepare(Checkpoint(model), cards, options)
     layout = placed[0]
     if not 0 <= candidates <= layout.config.top_k:
@@ -67,15 +70,25 @@ def compile_(
         "instructions_per_token": checked - 1, "context": layout.context,
         "pattern": layout.pattern.name, "bytes_per_channel": size,
         "memory": dataclasses.asdict(layout.memory), "scratch": dataclasses.asdict(layout.scratch),
-        "planes": dataclasses.asdict(layout.planes), "cards": cards_}
+        "planes": dataclasses.asdict(layout.planes), "cards": cards_,
+        "split": split_name(layout.parts.whole)}
     OUT.print(f"{len(program)} instructions, {checked - 1} a token, {len(used)} counters, "
               f"no races; {size / 2**20:.1f} MB of each of {layout.config.channels} channels")
     if explain:
         OUT.print()
+        if layout.config.cards > 1:
+            OUT.print(common.table(
+                ("split", "cycles a layer", "of them links", "LM head", "cycles a token", ""),
+                [(split_name(each.whole), *(f"{cycles:,.0f}" for cycles in (
+                    each.layer, each.waits, each.head, each.total)),
+                  "chosen" if each.whole == layout.parts.whole else "") for each in alternatives(
+                      layout.config, layout.shape, options, layout.pattern)]))
+            OUT.print()
         OUT.print(common.table(
-            ("card", "heads", "x", "hidden", "vocabulary rows", "MB", "sends back", "sends on"),
-            [(str(card["card"]), *(f"{card[name][0]}–{card[name][1] - 1}"
-                                   for name in ("heads", "x", "hidden")),
+            ("card", "heads", "out", "up", "down", "vocabulary rows", "MB", "sends back",
+             "sends on"),
+            [(str(card["card"]), *(f"{card[part][0]}–{card[part][1] - 1}"
+                                   for part in ("heads", "out", "up", "down")),
               f"{card['vocabulary']:,}", f"{card['megabytes']:,.1f}",
               *(f"{card['sends'][side]:,} B" for side in ("previous", "next")))
              for card in cards_]))

@@ -51,6 +51,7 @@ def run(
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
     context: common.Context = None,
+    split: common.Split = "auto",
     json: common.Json = None,
 ) -> None:
     """Generate text.
@@ -63,7 +64,7 @@ def run(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     text = prompt if prompt_file is None else common.read_text(prompt_file)
     with common.loaded(model, cards, pattern=pattern, activation=activation, cache=cache,
-                       context=context) as opened:
+                       context=context, split=split) as opened:
         made = opened.complete(text or "", max_new_tokens=max_new_tokens, sampling=sampling,
                                show=_show)
         _show("\n")
