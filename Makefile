@@ -13,7 +13,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-train demo test coverage formal lint docs resources bench clean
+.PHONY: help setup setup-train demo test coverage formal lint docs resources bench scaling clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ resources: .venv/.setup  ## Synthesise the u280 card with Yosys and write docs/r
 
 bench: .venv/.setup  ## Measure GPT-2 on the simulated u280 card and write docs/benchmarks.md; takes a quarter of an hour.
 	$(BIN)/python sw/tools/benchmarks.py --jobs $(JOBS)
+
+scaling: .venv/.setup  ## Estimate GPT-2 on rings of 1 to 8 u280 cards and write docs/scaling.md; takes ten minutes.
+	$(BIN)/python sw/tools/scaling.py --jobs $(JOBS)
 
 clean:  ## Remove what was built; .venv stays.
 	rm -rf build

@@ -27,12 +27,18 @@ PUBLISHED = (
     ("DFX", "GPT-2 345M, 1 to 4 U280, FP16", 4, 2.23, "Hong et al., MICRO 2022 (arXiv 2209.10797)"),
     ("LoopLynx", "GPT-2 345M, 1 to 4 nodes on U50, W8A8", 4, 2.58, "arXiv 2504.09561"))
 
+#: New tokens/s of 64 tokens in and 64 out, prompt included: DFX, FP16, by model and cards.
+DFX = {("gpt2-345m", 1): 93.10, ("gpt2-345m", 2): 146.25, ("gpt2-345m", 4): 207.56,
+       ("gpt2-1.5b", 4): 72.68}
+
 Figures = dict[str, Any]
+#: Model, cards, and whether it is a prompt and a text instead of one step.
+Point = tuple[str, int, bool]
 
 PAGE = """\
 # Scaling
 
-<!-- Written by sw/tools/scaling.py. -->
+<!-- Written by sw/tools/scaling.py (make scaling). -->
 
 Whole decode steps of GPT-2 on rings of `u280` cards by the [estimator](estimator.md), which `tests/cosim/test_estimate.py` holds within 3 % of Verilated rings:
 2:4, 8-bit weights, 16-bit activations, K and V of 8 bits, 128 positions in memory, 200 MHz, links of 0.54 µs and 12.1 GB/s. Nothing here was simulated whole; what was,
@@ -42,11 +48,16 @@ is in [rings](rings.md). Commit {commit}.
 
 {steps}
 
-The gain is over one card. Small models gain little from many cards: what a step must wait for the links does not shrink, while what a card reads does.
+The gain is over one card; `split` is the layout that was [chosen](rings.md#what-may-be-whole). What a step must wait for the links grows with the cards, while what a card reads shrinks: from some
+number of cards on, more of them are slower.
 
 ## Published systems
 
 {published}
+
+64 tokens in, 64 out, new tokens over the time of all ([64:64]), next to DFX (FP16, dense; 1.5B with width 1,536, as here):
+
+{texts}
 
 ## Every run
 
@@ -56,17 +67,24 @@ The gain is over one card. Small models gain little from many cards: what a step
 """
 
 
-def command(shape: str, cards: int) -> list[str]:
+def command(shape: str, cards: int, text: bool) -> list[str]:
     """The arguments of ``heddle`` for one point.
 
-    >>> command("gpt2-124m", 2)[:3]
+    >>> command("gpt2-124m", 2, False)[:3]
     ['estimate', '--cards', 'u280*2']
     """
+    work = ["--prompt", "64", "--new", "64"] if text else ["--context", "128"]
     return ["estimate", "--cards", f"u280*{cards}" if cards > 1 else "u280", "--shape", shape,
-            "--pattern", "2:4", "--cache", "int8", "--context", "128"]
+            "--pattern", "2:4", "--cache", "int8", *work]
 
 
-def estimate(shape: str, cards: int, folder: pathlib.Path) -> Figures:
+def kept(point: Point, folder: pathlib.Path) -> pathlib.Path:
+    """Where the figures of a point are."""
+    shape, cards, text = point
+    return folder / f"{shape}-{cards}{'-text' * text}.json"
+
+
+def estimate(point: Point, folder: pathlib.Path) -> Figures:
     """The figures of one point, also left in ``folder``.
 
     Raises
@@ -74,34 +92,44 @@ def estimate(shape: str, cards: int, folder: pathlib.Path) -> Figures:
     RunError
         The estimator failed; what it said.
     """
-    path = folder / f"{shape}-{cards}.json"
+    path = kept(point, folder)
     done = subprocess.run(
-        [sys.executable, "-m", "heddle", *command(shape, cards), "--json", str(path)],
+        [sys.executable, "-m", "heddle", *command(*point), "--json", str(path)],
         capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunError(f"heddle {' '.join(command(shape, cards))} ended with status "
+        raise RunError(f"heddle {' '.join(command(*point))} ended with status "
                        f"{done.returncode}: {done.stderr.strip()}")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def page(found: Mapping[tuple[str, int], Figures], version: str) -> str:
+def page(found: Mapping[Point, Figures], version: str) -> str:
     """The text of docs/scaling.md."""
-    lines = ["| model | cards | cycles a step | tokens/s | gain | useful |",
-             "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| model | cards | split | cycles a step | tokens/s | gain | useful |",
+             "| --- | ---: | --- | ---: | ---: | ---: | ---: |"]
     for shape, name in SHAPES.items():
-        one = found[shape, 1]["cycles_total"]
+        one = found[shape, 1, False]["cycles_total"]
         for cards in CARDS:
-            each = found[shape, cards]
+            each = found[shape, cards, False]
+            split = f"`{each['split']}`" if cards > 1 else ""
             lines.append(
-                f"| {name} | {cards} | {each['cycles_total']:,} | "
+                f"| {name} | {cards} | {split} | "
+                f"{each['cycles_total']:,} | "
                 f"{each['tokens_per_second_card']:,.0f} | {one / each['cycles_total']:.2f} | "
                 f"{100 * each['hbm_useful_utilisation']:.1f} % |")
-    ours = found["gpt2-1.5b", 1]["cycles_total"] / found["gpt2-1.5b", 4]["cycles_total"]
+    ours = found["gpt2-1.5b", 1, False]["cycles_total"] \
+        / found["gpt2-1.5b", 4, False]["cycles_total"]
     rows = [f"| **Heddle** | GPT-2 1.5B, 1 to 4 U280, 2:4, W8A16, estimated | **{ours:.2f}** | "
             "above |"]
     rows += [f"| {name} | {what} | {gain:.2f} | {source} |"
              for name, what, _, gain, source in PUBLISHED]
+    texts = ["| model | cards | Heddle, estimated | DFX | times |",
+             "| --- | ---: | ---: | ---: | ---: |"]
+    for (shape, cards), theirs in DFX.items():
+        rate = found[shape, cards, True]["output_tokens_per_second"]
+        texts.append(f"| {SHAPES[shape]} | {cards} | **{rate:,.0f}** | {theirs} | "
+                     f"{rate / theirs:.1f} |")
     return PAGE.format(
+        texts="\n".join(texts),
         commit=version, steps="\n".join(lines),
         published="\n".join(["| system | what | gain of 4 | source |", "| --- | --- | ---: | --- |",
                              *rows]),
@@ -109,7 +137,7 @@ def page(found: Mapping[tuple[str, int], Figures], version: str) -> str:
             f"'{word}'" if "*" in word else word for word in command(*point)) for point in found))
 
 
-def draw(found: Mapping[tuple[str, int], Figures], path: pathlib.Path) -> None:
+def draw(found: Mapping[Point, Figures], path: pathlib.Path) -> None:
     """The picture: tokens/s, and the gain over one card."""
     import matplotlib
     matplotlib.use("Agg")
@@ -117,7 +145,7 @@ def draw(found: Mapping[tuple[str, int], Figures], path: pathlib.Path) -> None:
 
     figure, (rate, gain) = plt.subplots(1, 2, figsize=(10, 4), dpi=110)
     for shape, name in SHAPES.items():
-        rates = [found[shape, cards]["tokens_per_second_card"] for cards in CARDS]
+        rates = [found[shape, cards, False]["tokens_per_second_card"] for cards in CARDS]
         rate.plot(CARDS, rates, marker="o", label=name)
         gain.plot(CARDS, [value / rates[0] for value in rates], marker="o", label=name)
     gain.plot(CARDS, CARDS, color="grey", linestyle=":", label="ideal")
@@ -145,22 +173,23 @@ def main() -> int:
     options = parser.parse_args()
     folder = ROOT / "build/scaling"
     folder.mkdir(parents=True, exist_ok=True)
-    points = [(shape, cards) for shape in SHAPES for cards in CARDS]
-    found: dict[tuple[str, int], Figures] = {}
+    points = [(shape, cards, False) for shape in SHAPES for cards in CARDS]
+    points += [(*point, True) for point in DFX]
+    found: dict[Point, Figures] = {}
     try:
         if options.kept:
-            for shape, cards in points:
-                path = folder / f"{shape}-{cards}.json"
+            for point in points:
+                path = kept(point, folder)
                 if not path.exists():
                     raise RunError(f"{path} is missing: run without --kept first")
-                found[shape, cards] = json.loads(path.read_text(encoding="utf-8"))
+                found[point] = json.loads(path.read_text(encoding="utf-8"))
         else:
             with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-                results = [pool.submit(estimate, *point, folder) for point in points]
+                results = [pool.submit(estimate, point, folder) for point in points]
                 for point, result in zip(points, results, strict=True):
                     found[point] = result.result()
-                    print(f"{point[0]} on {point[1]}: {found[point]['cycles_total']:,} cycles",
-                          flush=True)
+                    print(f"heddle {' '.join(command(*point))}: "
+                          f"{found[point]['cycles_total']:,} cycles", flush=True)
     except RunError as error:
         print(f"scaling: {error}", file=sys.stderr)
         return 1
