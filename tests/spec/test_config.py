@@ -16,6 +16,8 @@ from rtl_gen.spec import config
     ({"tokens": 3}, "tokens must be 2 or 4, not 3"),
     ({"vector_lanes": 8}, r"vector_lanes must equal channels \(4\), not 8"),
     ({"cards": 3}, "cards must be 1, 2, 4 or 8, not 3"),
+    ({"cards": 2, "beat_bytes": 32},
+     r"of a card in a ring vector_lanes must be at least beat_bytes / 4 \(8\), not 4"),
     ({"group_sizes": (5,)}, "group_sizes must be a choice of 4, 8 and 16"),
     ({"fifo_beats": 48}, "fifo_beats must be a power of two"),
     ({"name": "a.b"}, "name must consist of letters, digits and _, not 'a.b'"),

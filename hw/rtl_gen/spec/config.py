@@ -77,6 +77,9 @@ class CardConfig:
                 f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
         if self.cards not in (1, 2, 4, 8):
             raise ValueError(f"cards must be 1, 2, 4 or 8, not {self.cards}")
+        if self.cards > 1 and self.word_bytes < self.beat_bytes:
+            raise ValueError(f"of a card in a ring vector_lanes must be at least beat_bytes / 4 "
+                             f"({self.beat_bytes // 4}), not {self.vector_lanes}")
         if not set(self.group_sizes) <= {4, 8, 16} or not self.group_sizes:
             raise ValueError(f"group_sizes must be a choice of 4, 8 and 16, not {self.group_sizes}")
         for name in ("fifo_beats", "aux_beats", "acc_rows", "scratch_words", "plane_windows",
