@@ -59,11 +59,15 @@ RING = {
 }
 
 
+RINGS = [(cards, shape, name) for cards, shape in (
+    (2, "2:192:997"), (4, "2:256:997"), (4, "1:320:1500")) for name in RING]
+
+
 @pytest.mark.cosim
 @pytest.mark.parametrize(("cards", "shape", "name"), [
     pytest.param(cards, shape, name, marks=[pytest.mark.xdist_group(f"card tiny ring {cards}")],
                  id=f"tiny*{cards} {shape} {name}")
-    for cards, shape in ((2, "2:192:997"), (4, "2:256:997"), (4, "1:320:1500")) for name in RING])
+    for cards, shape, name in (*RINGS, (8, "1:576:997", "ring"))])
 def test_estimated_cycles_are_those_of_a_ring(cards, shape, name):
     """Of its slowest card, even where heads are split unevenly."""
     workload, options = RING[name]
