@@ -72,6 +72,10 @@ one beat of every head and sequence, go to C/T channels if all are at one positi
 
 {shapes}
 
+## Several cards
+
+[Scaling](scaling.md) has all four sizes of GPT-2 on rings of 1, 2, 4 and 8 cards, estimated, next to published systems; `make scaling` writes it. [Rings](rings.md#how-fast-it-is) has what was simulated.
+
 ## Speed of the simulators
 
 {speed}
