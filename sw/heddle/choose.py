@@ -28,8 +28,6 @@ Whole = frozenset[str]
 #: besides two passes over the last slice, ten times the logarithm of the lanes, and six cycles a
 #: word of sums.
 _COMPUTED, _QUANTISED, _NORM = 18 + 33, 20, 74
-#: Of an addition of words that came from another card, besides a cycle a word.
-_ADDED = 32
 #: And of a message, on each link: SEND, a frame of eight beats that is kept at both ends, RECEIVE.
 _HOP = 3 + 2 + 8 + 4 + 8 + 3
 
@@ -58,7 +56,7 @@ class Estimate:
     layer, head : float
         Cycles of one layer, and of the LM head.
     waits : float
-        Those of a layer in which memory waits for links.
+        Those of a layer in which memory waits: for links, and for what lies between two products.
     total : float
         Cycles of the step, embeddings and sampling left out.
     """
@@ -160,26 +158,6 @@ class Model:
             time = max(time, there + last) + share * (work - late)
         return time + late
 
-    def reduced(self, elements: int) -> float:
-        """Cycles until partial sums of a vector are added up over the cards: each card's part goes
-        half the ring from either side, and every card on its way adds its own."""
-        cards = self._config.cards
-        words = math.ceil(elements / cards / self._config.vector_lanes)
-        return cards / 2 * (self._latency + _ADDED + words) \
-            + (cards - 1) / 2 * 4 * elements / cards / self._rate
-
-    def fused(self) -> float:
-        """Cycles of a layer if each card multiplied what its heads give with its inputs of ``out``
-        at once, and partial sums went round instead of what attention gives.
-
-        No layout of Heddle does that: it has as many links one behind another as a gather, which
-        hides the product, and sums would depend on how many cards there are.
-        """
-        shape, cards = self._shape, self._config.cards
-        work = self.product(shape.width, shape.width, self._pattern, 2, cards)
-        return self.estimate(frozenset()).layer - self.after("mixed", work, gathered=True) \
-            + self._settled["mixed"] + work + self.reduced(shape.width)
-
     def estimate(self, whole: Whole) -> Estimate:
         """Cycles of a decode step."""
         shape, cards = self._shape, self._config.cards
@@ -208,18 +186,13 @@ class Model:
 
 
 def alternatives(config: CardConfig, shape: Shape, options: Options, pattern: Pattern,
-                 machine: Machine | None = None, cached: int | None = None) -> list[Estimate]:
+                 machine: Machine | None = None) -> list[Estimate]:
     """Estimates of all ways to hold a model on a ring, the fastest first; of equally fast ones
     that with fewer whole matrices.
 
-    Parameters
-    ----------
-    cached : int, optional
-        Positions in memory; half of the context if it is not given, the mean over a text that fills
-        it.
+    Half of the context is in memory: the mean over a text that fills it.
     """
-    if cached is None:
-        cached = (options.context or min(shape.context, config.context)) // 2
+    cached = (options.context or min(shape.context, config.context)) // 2
     model = Model(config, shape, options, pattern, machine or Machine(), cached)
     subsets = itertools.chain.from_iterable(
         itertools.combinations(WHOLE, count) for count in range(len(WHOLE) + 1))

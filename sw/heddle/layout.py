@@ -437,22 +437,39 @@ class Layout:
 def layouts(config: CardConfig, shape: Shape, options: Options,
             pruning: tuple[int, int] = (1, 1), machine: Machine | None = None) -> list[Layout]:
     """The layouts of a model on all cards of a ring, by card; ``machine`` has the rates that a
-    choice of the layout depends on."""
+    choice of the layout depends on.
+
+    Raises
+    ------
+    UserError
+        The model does not fit the cards; or matrices are to be whole where there is one card.
+    """
     def placed(whole: frozenset[str]) -> list[Layout]:
         return [Layout(config, shape, options, pruning, card, whole)
                 for card in range(config.cards)]
 
+    if config.cards == 1 and options.whole:
+        raise UserError(f"split must be auto or outputs on one card, which has everything, not "
+                        f"{options.split}")
     if config.cards == 1 or options.whole is not None:
-        return placed(frozenset() if config.cards == 1 else options.whole or frozenset())
-    first = placed(frozenset())
-    for found in alternatives(config, shape, options, first[0].pattern, machine):
-        if not found.whole:
+        return placed(options.whole or frozenset())
+    first, failure = [], None
+    try:
+        first = placed(frozenset())
+    except UserError as error:      # a vocabulary may be too short to be split
+        failure = error
+    pattern = DENSE if pruning[1] == 1 else stored_as(*pruning)
+    for found in alternatives(config, shape, options, pattern, machine):
+        if first and not found.whole:
             break
         with contextlib.suppress(UserError):
             other = placed(found.whole)
             # Not at the price of fewer tokens of a pass, or of a smaller batch.
-            if (other[0].tokens, other[0].sequences) >= (first[0].tokens, first[0].sequences):
+            if not first or (other[0].tokens, other[0].sequences) >= (
+                    first[0].tokens, first[0].sequences):
                 return other
+    if failure is not None:
+        raise failure
     return first
 
 

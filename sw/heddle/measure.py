@@ -109,7 +109,7 @@ class Bench:
         heddle.card.CardError
             A card failed.
         """
-        spec, placed = self.spec(), self._layouts(self.spec().config)
+        spec, placed = self.spec(), self.layouts(self.spec().config)
         layout = placed[0]
         reference = f"{REFERENCE}:{spec.config.name}" + f"*{spec.count}" * (spec.count > 1)
         names = list(dict.fromkeys((self.cards, reference)))
@@ -160,13 +160,14 @@ class Bench:
         UserError
             The model or the workload does not fit the card.
         """
-        placed, meters = self._layouts(cards[0].config), [Meter(card) for card in cards]
+        placed, meters = self.layouts(cards[0].config), [Meter(card) for card in cards]
         return self._figures(placed, meters, self._carry_out(meters, Runtime(meters, placed)), None)
 
-    def _layouts(self, config: CardConfig) -> list[Layout]:
+    def layouts(self, config: CardConfig) -> list[Layout]:
         """Where everything lies on such cards, or :class:`UserError` if it does not fit."""
+        machine = self.machine or Machine(clock_mhz=self.card_options.get("clock_mhz"))
         placed = layouts(config, self.shape, self.options,
-                         pattern_of(self.options.pattern or "dense"), self.machine)
+                         pattern_of(self.options.pattern or "dense"), machine)
         layout = placed[0]
         if self.workload.positions > layout.context:
             raise UserError(f"context and new tokens must fit the context of {layout.context}, "
@@ -211,7 +212,8 @@ class Bench:
             "backend": self.cards.partition(":")[0], "config": config.name, "cards": len(placed),
             "shape": dataclasses.asdict(self.shape), "pattern": layout.pattern.name,
             "pruning": "{}:{}".format(*layout.pruning), "activation": self.options.activation,
-            "cache": self.options.cache, "split": split_name(layout.parts.whole),
+            "cache": self.options.cache,
+            "split": split_name(layout.parts.whole) if len(placed) > 1 else None,
             "context": work.context, "prompt": work.prompt,
             "new": work.new, "batch": work.batch, "spread": work.spread, "full": work.full,
             "seed": self.seed, "clock_mhz": clock, **figures,

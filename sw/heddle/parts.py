@@ -24,8 +24,9 @@ ROWS, BLOCKS = (10, 24, 25, 26), (11, 27, 28, 29)
 POSITIONS, LENGTHS = (Register.POS, 18, 20, 22), (Register.LEN, 19, 21, 23)
 #: Set by the command: passes to the first that computes logits, that one included.
 SILENT = 14
-#: Pieces of a layer's vectors follow each other much faster than a link carries them.
-_LAG = 64
+#: Pieces of a layer's vectors follow each other much faster than a link carries them: all own ones
+#: come before any other.
+LAG = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,7 @@ class Parts:
         word."""
         card, pieces = self.layout.ring(matrix)
         return Gather(self.builder, card, pieces, address=lambda word: first + word,
-                      stride=stride, columns=self.columns.tokens, lag=_LAG, arrived=arrived)
+                      stride=stride, columns=self.columns.tokens, lag=LAG, arrived=arrived)
 
     def slices(self, name: str) -> Complete:
         """Which of a vector's slices are complete."""

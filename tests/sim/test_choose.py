@@ -15,11 +15,12 @@ from cardsim.functional import open_cards
 from cardsim.rtl.timing import LinkTiming, Timing
 from heddle import choose
 from heddle.bench import Workload
-from heddle.choose import Machine, Model, alternatives, split_name
+from heddle.choose import Machine, alternatives, split_name
 from heddle.compile import Compiler
 from heddle.errors import UserError
 from heddle.explain import explain
 from heddle.layout import layouts
+from heddle.measure import Bench
 from heddle.options import Options
 from heddle.partition import WHOLE
 from heddle.runtime import Runtime
@@ -27,7 +28,7 @@ from heddle.shape import Shape
 from heddle.shapes import RandomSource, find_shape
 from heddle.useful import useful_bytes
 from rtl_gen.spec.config import CONFIGS, TINY, U280
-from rtl_gen.spec.formats import DENSE, stored_as
+from rtl_gen.spec.formats import DENSE
 from tests.sim.test_ring import CASES, WAYS, outcome
 
 #: Latency (ns) and rate (bytes per ns).
@@ -82,18 +83,6 @@ def test_slower_links_make_more_whole():
     assert sizes[-1] == len(WHOLE)
 
 
-@pytest.mark.parametrize("pattern", ["dense", "2:4"])
-@pytest.mark.parametrize("cards", [2, 4, 8])
-@pytest.mark.parametrize("shape", ["gpt2-124m", "gpt2-345m", "gpt2-774m", "gpt2-1.5b"])
-def test_a_fused_projection_would_not_be_faster(shape, cards, pattern):
-    """Why there is none; of links that cost nothing, too."""
-    for latency, rate in (FAST, USUAL, SLOW):
-        model = Model(dataclasses.replace(U280, cards=cards), find_shape(shape), Options(),
-                      DENSE if pattern == "dense" else stored_as(2, 4),
-                      Machine(link_latency_ns=latency, link_gbps=rate), 128)
-        assert model.fused() >= model.estimate(frozenset()).layer
-
-
 SHAPE = Shape(layers=1, width=256, inner=512, vocabulary=300, context=40)
 SLOWEST = Machine(link_latency_ns=1e6)
 
@@ -115,8 +104,34 @@ def test_what_does_not_fit_is_not_chosen():
     assert chosen < set(WHOLE)
 
 
-def test_the_choice_needs_a_ring():
-    assert not layouts(TINY, SHAPE, Options(split="whole:out"))[0].parts.whole
+def test_one_card_has_everything():
+    for split in ("auto", "outputs"):
+        assert not layouts(TINY, SHAPE, Options(split=split))[0].parts.whole
+    with pytest.raises(UserError, match="split must be auto or outputs on one card, which has "
+                                        "everything, not whole:out"):
+        layouts(TINY, SHAPE, Options(split="whole:out"))
+
+
+def test_a_vocabulary_too_short_to_be_split_is_whole():
+    config, shape = dataclasses.replace(TINY, cards=4), dataclasses.replace(SHAPE, vocabulary=10)
+    assert "head" in layouts(config, shape, Options())[0].parts.whole
+    with pytest.raises(UserError, match="its vocabulary of 10 fills rows of 4, which is 3, not 4"):
+        layouts(config, shape, Options(split="outputs"))
+    with pytest.raises(UserError, match="no more cards than the model has heads"):
+        layouts(dataclasses.replace(TINY, cards=8), shape, Options())
+
+
+def test_a_bench_has_the_layout_that_is_estimated():
+    """At every clock: at 50 MHz links are fast, at 1,000 MHz far away."""
+    shape, work = find_shape("1:256:997"), Workload(context=20)
+    config, splits = dataclasses.replace(TINY, cards=4), set()
+    for clock in (50.0, 1000.0):
+        bench = Bench(cards="rtl:tiny*4", shape=shape, workload=work, options=Options(),
+                      card_options={"clock_mhz": clock})
+        split = estimate(config, shape, work, timing=Timing(clock_mhz=clock))["split"]
+        assert split_name(bench.layouts(config)[0].parts.whole) == split
+        splits.add(split)
+    assert len(splits) == 2
 
 
 @pytest.mark.parametrize("split", ["", "whole", "whole:", "whole:qkv", "out", "auto:out"])
@@ -135,8 +150,8 @@ def test_whole_matrices_change_no_bit(name, way, split):
     options, pruning = WAYS[way]
     found = []
     for count in (1, cards):
-        placed = layouts(dataclasses.replace(TINY, cards=count), shape,
-                         Options(**options, split=split), pruning)
+        how = Options(**options, split=split if count > 1 else "auto")
+        placed = layouts(dataclasses.replace(TINY, cards=count), shape, how, pruning)
         runtime = Runtime(open_cards(placed[0].config), placed)
         runtime.load_model(RandomSource(shape, pruning=pruning))
         found.append(outcome(runtime))

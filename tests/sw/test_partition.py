@@ -17,6 +17,7 @@ from heddle.gather import Complete, Gather
 from heddle.layout import layouts
 from heddle.options import Options
 from heddle.partition import VECTORS, cut, share
+from heddle.parts import LAG
 from heddle.program import Builder
 from heddle.shapes import find_shape
 from heddle.useful import useful_bytes
@@ -139,7 +140,7 @@ def test_products_take_slices_as_a_gather_brings_them(config, shape, cards):
             complete, found = Complete([range(part.start // lanes, part.stop // lanes)
                                         for part in slices]), []
             brings = Gather(Builder(layout.config), layout.card, pieces, address=lambda word: word,
-                            stride=0, columns=1, lag=1000,
+                            stride=0, columns=1, lag=LAG,
                             arrived=lambda words: found.extend(complete.add(words)))   # noqa: B023
             brings.have(pieces[layout.card][-1].stop)
             brings.finish()

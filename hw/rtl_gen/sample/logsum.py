@@ -49,8 +49,9 @@ class LogSumExp(wiring.Component):
     leaf_name = "log_sum_exp"
     #: Cycles of one step of a running sum.
     STEP = Mul.LATENCY + AddUnsigned.LATENCY
-    #: Words under way, which all find room in the queue.
-    WORDS = 16
+    #: Words under way, which all find room in the queue: a word takes up to 51 cycles, and one may
+    #: come every two, or every three where it has two parts.
+    WORDS = 32
 
     def __init__(self, *, lanes: int, width: int, columns: int):
         if width < 2 or lanes % width:

@@ -65,11 +65,21 @@ class EstimatedCard:
 
     def reset(self) -> None:
         self._program.clear()
+        self._ring.clear(self._card)
 
     def close(self) -> None:
         self._memory.clear()
 
     def run(self, command_address: int, timeout: float) -> Status:
+        try:
+            return self._run(command_address)
+        except BaseException as error:
+            # The neighbours must not wait forever.
+            for side in range(2):
+                self._ring.send(self._card, side, error)
+            raise
+
+    def _run(self, command_address: int) -> Status:
         beat = self.config.beat_bytes
         words = np.frombuffer(self.read(command_address, 4 * len(registers.COMMAND)), "<u4")
         command = {name: int(word) for name, word in zip(registers.COMMAND, words, strict=True)}
@@ -82,15 +92,8 @@ class EstimatedCard:
         values = {int(register): command[f"r{register:d}"] for register in isa.Register}
         steps = trace(self._program, values, given=given.tolist(), start=command["entry"],
                       limit=1 << 40)
-        walk = Walk(self.config, self._timing, self._link, ring=self._ring, card=self._card,
-                    given=command["given"])
-        try:
-            count = walk.run(steps)
-        except BaseException:
-            # The neighbours must not wait forever.
-            for side in range(2):
-                self._ring.send(self._card, side, None)
-            raise
+        count = Walk(self.config, self._timing, self._link, ring=self._ring, card=self._card,
+                     given=command["given"]).run(steps)
         self.write(command["results"] * beat, self._record(command["result_beats"])
                    * (count.steps * self.config.tokens))
         return _status(count)

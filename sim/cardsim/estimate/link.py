@@ -7,6 +7,8 @@ from rtl_gen.spec.rules import Values
 
 from .latencies import Latencies
 
+_Way = SimpleQueue[int | BaseException]
+
 
 class Ring:
     """When messages between cards have arrived, in order; each card is walked in its own thread.
@@ -20,11 +22,11 @@ class Ring:
 
     def __init__(self, cards: int) -> None:
         #: By card, then by the side that it comes from: 0 previous, 1 next.
-        self._ways: list[tuple[SimpleQueue[int | None], SimpleQueue[int | None]]] = [
-            (SimpleQueue(), SimpleQueue()) for _ in range(cards)]
+        self._ways: list[tuple[_Way, _Way]] = [(SimpleQueue(), SimpleQueue()) for _ in range(cards)]
 
-    def send(self, card: int, side: int, arrived: int | None) -> None:
-        """A message to a side has arrived there at this cycle; None: no more will come."""
+    def send(self, card: int, side: int, arrived: int | BaseException) -> None:
+        """A message to a side has arrived there at this cycle; or the walk has failed, and no more
+        will come."""
         # What goes to the card before this one comes to it from behind.
         self._ways[(card + (1 if side else -1)) % len(self._ways)][1 - side].put(arrived)
 
@@ -33,13 +35,19 @@ class Ring:
 
         Raises
         ------
-        RuntimeError
-            The neighbour's walk has failed.
+        BaseException
+            What the neighbour's walk failed with.
         """
         arrived = self._ways[card][side].get()
-        if arrived is None:
-            raise RuntimeError(f"card {card} awaits a message from a card whose walk has failed")
+        if isinstance(arrived, BaseException):
+            raise arrived
         return arrived
+
+    def clear(self, card: int) -> None:
+        """Forget what is on its way to a card."""
+        for way in self._ways[card]:
+            while not way.empty():
+                way.get()
 
 
 class Links:

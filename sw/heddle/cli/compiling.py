@@ -71,17 +71,18 @@ def compile_(
         "pattern": layout.pattern.name, "bytes_per_channel": size,
         "memory": dataclasses.asdict(layout.memory), "scratch": dataclasses.asdict(layout.scratch),
         "planes": dataclasses.asdict(layout.planes), "cards": cards_,
-        "split": split_name(layout.parts.whole)}
+        "split": split_name(layout.parts.whole) if len(placed) > 1 else None}
     OUT.print(f"{len(program)} instructions, {checked - 1} a token, {len(used)} counters, "
               f"no races; {size / 2**20:.1f} MB of each of {layout.config.channels} channels")
     if explain:
         OUT.print()
         if layout.config.cards > 1:
             OUT.print(common.table(
-                ("split", "cycles a layer", "of them links", "LM head", "cycles a token", ""),
+                ("split", "cycles a layer", "of them waits", "LM head", "cycles a token", ""),
                 [(split_name(each.whole), *(f"{cycles:,.0f}" for cycles in (
                     each.layer, each.waits, each.head, each.total)),
-                  "chosen" if each.whole == layout.parts.whole else "") for each in alternatives(
+                  ("chosen" if options.whole is None else "given")
+                  if each.whole == layout.parts.whole else "") for each in alternatives(
                       layout.config, layout.shape, options, layout.pattern)]))
             OUT.print()
         OUT.print(common.table(

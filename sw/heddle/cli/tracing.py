@@ -55,6 +55,7 @@ def trace(
     pattern: common.Pattern = None,
     activation: common.Activation = "a16",
     cache: common.Cache = "int16",
+    split: common.Split = "auto",
     context: Annotated[int, typer.Option(
         help="Positions that are in memory before the first token of a random model.")] = 128,
     prompt: Annotated[str | None, typer.Option(
@@ -97,7 +98,7 @@ def trace(
     given = {"clock_mhz": clock, "latency_ns": latency, "waves": waves and str(waves)}
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     how["events"] = True
-    options = Options(activation=activation, cache=cache, pattern=pattern)
+    options = Options(activation=activation, cache=cache, pattern=pattern, split=split)
     watch = Watch()
     if model is None:
         work = workload(context, _count(prompt), new, batch, full, layers)
