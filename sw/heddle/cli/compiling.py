@@ -78,7 +78,7 @@ def compile_(
         OUT.print()
         if layout.config.cards > 1:
             OUT.print(common.table(
-                ("split", "cycles a layer", "of them waits", "LM head", "cycles a token", ""),
+                ("split, cycles", "a layer", "its waits", "LM head", "a token", ""),
                 [(split_name(each.whole), *(f"{cycles:,.0f}" for cycles in (
                     each.layer, each.waits, each.head, each.total)),
                   ("chosen" if options.whole is None else "given")
