@@ -28,6 +28,8 @@ Whole = frozenset[str]
 #: besides two passes over the last slice, ten times the logarithm of the lanes, and six cycles a
 #: word of sums.
 _COMPUTED, _QUANTISED, _NORM = 18 + 33, 20, 74
+#: Of an addition of words that came from another card, besides a cycle a word.
+_ADDED = 32
 #: And of a message, on each link: SEND, a frame of eight beats that is kept at both ends, RECEIVE.
 _HOP = 3 + 2 + 8 + 4 + 8 + 3
 
@@ -157,6 +159,22 @@ class Model:
             last = self._settled[vector] if number == len(coming) else 0
             time = max(time, there + last) + share * (work - late)
         return time + late
+
+    def fused(self) -> float:
+        """Cycles of a layer if each card multiplied what its heads give with its inputs of ``out``
+        at once, and the cards sent each other their partial sums of all of x.
+
+        One gather falls away; the other has as many times the bytes as there are cards, and none of
+        x is there before all of it is.  No layout of Heddle does that: see docs/rings.md.
+        """
+        shape, config, cards = self._shape, self._config, self._config.cards
+        out = self.product(shape.width, shape.width, self._pattern, 2, cards)
+        up = self.product(shape.inner, shape.width, self._pattern, 3, cards)
+        sums = cards / 2 * self._latency + (cards - 1) / 2 * 4 * shape.width / self._rate \
+            + _ADDED + math.ceil(shape.width / config.vector_lanes)
+        others = self.estimate(frozenset()).layer - self.after("mixed", out, gathered=True) \
+            - self.after("x", up, gathered=True)
+        return others + self._settled["mixed"] + out + sums + self._settled["x"] + up
 
     def estimate(self, whole: Whole) -> Estimate:
         """Cycles of a decode step."""

@@ -15,7 +15,7 @@ from cardsim.functional import open_cards
 from cardsim.rtl.timing import LinkTiming, Timing
 from heddle import choose
 from heddle.bench import Workload
-from heddle.choose import Machine, alternatives, split_name
+from heddle.choose import Machine, Model, alternatives, split_name
 from heddle.compile import Compiler
 from heddle.errors import UserError
 from heddle.explain import explain
@@ -28,7 +28,7 @@ from heddle.shape import Shape
 from heddle.shapes import RandomSource, find_shape
 from heddle.useful import useful_bytes
 from rtl_gen.spec.config import CONFIGS, TINY, U280
-from rtl_gen.spec.formats import DENSE
+from rtl_gen.spec.formats import DENSE, stored_as
 from tests.sim.test_ring import CASES, WAYS, outcome
 
 #: Latency (ns) and rate (bytes per ns).
@@ -81,6 +81,16 @@ def test_slower_links_make_more_whole():
     assert sizes == sorted(sizes)
     assert sizes[0] == 0
     assert sizes[-1] == len(WHOLE)
+
+
+@pytest.mark.parametrize("pattern", [DENSE, stored_as(2, 4)], ids=lambda found: found.name)
+@pytest.mark.parametrize("cards", [2, 4, 8])
+@pytest.mark.parametrize("shape", ["gpt2-124m", "gpt2-345m", "gpt2-774m", "gpt2-1.5b"])
+def test_a_fused_projection_would_be_slower_than_the_best(shape, cards, pattern):
+    """Why there is none, though on eight cards it can beat matrices that are all split."""
+    config, shape = dataclasses.replace(U280, cards=cards), find_shape(shape)
+    model = Model(config, shape, Options(cache="int8"), pattern, Machine(), shape.context // 2)
+    assert model.fused() > min(model.estimate(whole).layer for whole in SUBSETS)
 
 
 SHAPE = Shape(layers=1, width=256, inner=512, vocabulary=300, context=40)

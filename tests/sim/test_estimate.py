@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cardsim.estimate.estimate import estimate
+from cardsim.estimate.link import Ring
 from cardsim.estimate.walk import Walk
 from cardsim.rtl import Timing
 from heddle import cli
@@ -57,6 +58,16 @@ def test_steps_of_a_ring_cost_alike():
     ring, shape = dataclasses.replace(TINY, cards=4), find_shape("1:256:1501")
     one = cycles(ring, shape, context=60)
     assert cycles(ring, shape, context=60, new=6) == pytest.approx(6 * one, rel=0.02)
+
+
+def test_a_message_comes_in_at_the_side_of_its_sender():
+    ring = Ring(4)
+    for card in range(4):
+        ring.send(card, 0, 10 * card)
+        ring.send(card, 1, 10 * card + 1)
+    for card in range(4):
+        assert ring.receive(card, 0) == 10 * ((card - 1) % 4) + 1
+        assert ring.receive(card, 1) == 10 * ((card + 1) % 4)
 
 
 @pytest.mark.parametrize("fails", [0, 2])
