@@ -7,8 +7,13 @@
 ...     print(piece, end="", flush=True)
 """
 
+from .card import CardError
 from .errors import RunError, UserError
-from .model import Generation, Model, load
+from .evaluate import Score
+from .generation import Generation, Stream
+from .model import Model, load
+from .request import Finish, Token
 from .sampling import Sampling
 
-__all__ = ["Generation", "Model", "RunError", "Sampling", "UserError", "load"]
+__all__ = ["CardError", "Finish", "Generation", "Model", "RunError", "Sampling", "Score", "Stream",
+           "Token", "UserError", "load"]

@@ -25,8 +25,13 @@ class Score:
         return len(self.log_probabilities)
 
     @property
+    def log_likelihood(self) -> float:
+        """Log probability of all of them together, in nats."""
+        return math.fsum(self.log_probabilities)
+
+    @property
     def perplexity(self) -> float:
-        return math.exp(-math.fsum(self.log_probabilities) / self.tokens)
+        return math.exp(-self.log_likelihood / self.tokens)
 
 
 def windows(tokens: Sequence[int], size: int, limit: int | None = None) -> list[list[int]]:

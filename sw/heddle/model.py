@@ -3,42 +3,52 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
 from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
+from typing import Any, Self, TypedDict, Unpack, overload
 
 from .card import open_cards, parse_cards
 from .checkpoint import Checkpoint
 from .errors import UserError
+from .evaluate import Score
+from .generation import Generation, Output, Stream
 from .image import Pruned
 from .layout import Layout, layouts
 from .options import Options
 from .prune import detect, pattern_of
+from .request import Request
 from .runtime import Runtime
-from .sampling import Sampling, best_first, choose
+from .sampling import Sampling
+from .scheduler import Scheduler
+from .text import stop_texts
 from .tokenizer import Tokenizer
 
-#: New tokens of one command: few enough that text appears as it is made.
-CHUNK = 8
+#: A text, or its tokens.
+Prompt = str | Many[int]
+
+
+class Choices(TypedDict, total=False):
+    """What :meth:`Model.generate` may be told."""
+
+    max_new_tokens: int
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    stop: str | Many[str] | None
+    seed: int | None
+    logprobs: int | None
+
 
 Progress = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:
     pass
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Generation:
-    """A text and where it came from."""
-
-    prompt: str
-    prompt_token_ids: tuple[int, ...]
-    #: The new text and its tokens, a token that ended it included.
-    text: str
-    token_ids: tuple[int, ...]
 
 
 class Model:
@@ -52,6 +62,7 @@ class Model:
         self.tokenizer = Tokenizer(checkpoint.folder)
         #: As given on the command line.
         self.cards = cards
+        self.scheduler = Scheduler(runtime)
         self._stops = checkpoint.stop_tokens
 
     def __enter__(self) -> Self:
@@ -70,48 +81,169 @@ class Model:
         """Positions that a sequence may have."""
         return self.runtime.layout.context
 
-    def generate(self, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0,
-                 top_k: int | None = None, top_p: float | None = None,
-                 seed: int | None = None) -> str:
-        """The text that follows ``prompt``; see :meth:`stream`."""
-        return "".join(self.stream(prompt, max_new_tokens=max_new_tokens, temperature=temperature,
-                                   top_k=top_k, top_p=top_p, seed=seed))
+    @overload
+    def generate(   # type: ignore[overload-overlap]    # a text is a sequence of texts, too
+            self, prompts: str, **how: Unpack[Choices]) -> Generation: ...
 
-    def stream(self, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0,
-               top_k: int | None = None, top_p: float | None = None,
-               seed: int | None = None) -> Iterator[str]:
-        """The text that follows ``prompt``, piece by piece.
+    @overload
+    def generate(self, prompts: Many[Prompt], **how: Unpack[Choices]) -> list[Generation]: ...
+
+    def generate(self, prompts: str | Many[Prompt], **how: Unpack[Choices]
+                 ) -> Generation | list[Generation]:
+        """The texts that follow prompts.
 
         Parameters
         ----------
-        prompt : str
-            An empty one starts a new text.
-        max_new_tokens : int
-            Where the text ends if the model does not end it.
-        temperature, top_k, top_p, seed
-            See :class:`~heddle.sampling.Sampling`; without a temperature every token is the best
-            one.
+        prompts : str, or sequence of str or of lists of tokens
+            Of any lengths; they share the token columns of the cards, and each gets the text that
+            it would get alone.  An empty text starts a new one.
+        max_new_tokens : int, default 64
+            Where a text ends if the model does not end it.
+        do_sample : bool, optional
+            Draw tokens at random; False always takes the best one.  By default they are drawn if
+            there is a temperature.
+        temperature : float, optional
+            Divides the logits; 1 if ``do_sample`` is given without.
+        top_k : int, optional
+            Draw from so many best tokens.
+        top_p : float, optional
+            Draw from the fewest best tokens that have this probability together.
+        repetition_penalty, presence_penalty, frequency_penalty : float
+            See :class:`~heddle.sampling.Sampling`.
+        stop : str or sequence of str, optional
+            The text ends before any of these.
+        seed : int, optional
+            Equal seeds draw equal tokens.  Prompt number i is drawn with ``seed`` + i.
+        logprobs : int, optional
+            Give log probabilities of the new tokens, and of so many best ones at each place.
+
+        Returns
+        -------
+        Generation or list of Generation
+            Strings that know their tokens; one for one prompt.
+
+        Raises
+        ------
+        UserError
+            An argument, or a prompt that does not fit the context.
+        RunError
+            The model's numbers left the range that cards compute in.
+        heddle.card.CardError
+            A card failed.
         """
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        tokens = self.tokens(self.encode(prompt), max_new_tokens, sampling)
-        return self.tokenizer.pieces(tokens)
+        alone = isinstance(prompts, str)
+        given: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
+        stops, seed = stop_texts(how.get("stop")), how.get("seed")
+        requests = []
+        for number, prompt in enumerate(given):
+            if seed is not None:
+                how["seed"] = seed + number
+            requests.append(self.request(prompt, **how))
+        outputs = [Output(self.scheduler, self.scheduler.submit(request), self.tokenizer, stops)
+                   for request in requests]
+        try:
+            while any(output.finish is None for output in outputs):
+                self.scheduler.step()
+                for output in outputs:
+                    for _ in output.update():
+                        pass
+                    if output.sequence.error is not None:
+                        raise output.sequence.error
+        finally:
+            for output in outputs:
+                self.scheduler.cancel(output.sequence)
+        made = [output.result(prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt))
+                for output, prompt in zip(outputs, given, strict=True)]
+        return made[0] if alone else made
 
-    def complete(self, prompt: str, *, max_new_tokens: int = 64,
-                 sampling: Sampling | None = None,
-                 show: Callable[[str], None] = lambda piece: None) -> Generation:
-        """As :meth:`generate`, with all tokens; ``show`` is called with each piece of text."""
-        ids, new, text = self.encode(prompt), [], []
+    def stream(self, prompt: Prompt, **how: Unpack[Choices]) -> Stream:
+        """The text that follows a prompt, piece by piece; arguments as for :meth:`generate`.
 
-        def kept() -> Iterator[int]:
-            for token in self.tokens(ids, max_new_tokens, sampling or Sampling()):
-                new.append(token)
-                yield token
+        >>> with model.stream("ROMEO.") as pieces:      # doctest: +SKIP
+        ...     for piece in pieces:
+        ...         print(piece, end="", flush=True)
+        """
+        return Stream(self.scheduler, self.tokenizer, self.request(prompt, **how),
+                      prompt=prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt),
+                      stops=stop_texts(how.get("stop")))
 
-        for piece in self.tokenizer.pieces(kept()):
-            show(piece)
-            text.append(piece)
-        return Generation(prompt=prompt, prompt_token_ids=tuple(ids), text="".join(text),
-                          token_ids=tuple(new))
+    def score(self, text: str, *, given: str = "") -> Score:
+        """How likely the model finds a text.
+
+        Parameters
+        ----------
+        text : str
+            Its first token is scored only behind ``given``.  One that is longer than the context
+            is cut into windows; each begins with the last token of the one before, so that every
+            token is scored once.
+        given : str
+            What comes before, not scored itself.
+
+        Returns
+        -------
+        Score
+            Log probabilities in nats, their sum and the perplexity.
+        """
+        before = self._known(self.tokenizer.encode(given)) if given else []
+        tokens = [*before, *self._known(self.tokenizer.encode(text))]
+        first = max(len(before), 1)
+        if len(tokens) <= first:
+            raise UserError("a text must have at least two tokens to be scored, or one behind "
+                            f"given, not {len(tokens) - len(before)}")
+        if len(before) >= self.context:
+            raise UserError(f"given ({len(before)} tokens) must be shorter than the context of "
+                            f"{self.context}")
+        requests = [Request(prompt=tuple(tokens[start:start + self.context]), max_new_tokens=0,
+                            logprobs=1, echo=True)
+                    for start in range(0, len(tokens) - 1, self.context - 1)]
+        sequences = [self.scheduler.submit(request) for request in requests]
+        try:
+            while any(sequence.finish is None for sequence in sequences):
+                self.scheduler.step()
+        finally:
+            for sequence in sequences:
+                self.scheduler.cancel(sequence)
+        for sequence in sequences:
+            if sequence.error is not None:
+                raise sequence.error
+        found = [token for sequence in sequences for token in sequence.foretold][first - 1:]
+        return Score(windows=len(sequences),
+                     log_probabilities=tuple(token.logprob or 0.0 for token in found),
+                     best_token_ids=tuple(token.best[0][0] for token in found))
+
+    def request(self, prompt: Prompt, *, max_new_tokens: int = 64, do_sample: bool | None = None,
+                temperature: float | None = None, top_k: int | None = None,
+                top_p: float | None = None, repetition_penalty: float = 1.0,
+                presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
+                stop: str | Many[str] | None = None, seed: int | None = None,
+                logprobs: int | None = None, echo: bool = False) -> Request:
+        """What :meth:`generate` asks the scheduler for; it checks all but ``stop``."""
+        if do_sample is False and temperature:
+            raise UserError(f"temperature must be left out without do_sample, not {temperature}")
+        if do_sample and temperature == 0:
+            raise UserError("temperature must be above 0 with do_sample, not 0")
+        if temperature is None:
+            temperature = 1.0 if do_sample else 0.0
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+            repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty)
+        if isinstance(prompt, int):
+            raise UserError("a prompt must be a text or a list of tokens; several prompts are a "
+                            f"list of these, not {prompt!r}")
+        most = self.runtime.layout.config.top_k
+        if logprobs is not None and not 0 <= logprobs <= most:
+            raise UserError(f"logprobs must be in 0..{most}, not {logprobs}")
+        tokens = self.encode(prompt) if isinstance(prompt, str) else self._known(list(prompt))
+        least = 0 if echo and logprobs is not None else 1
+        if max_new_tokens < least:
+            raise UserError(f"max_new_tokens must be at least {least}, not {max_new_tokens}")
+        # The last new token is never read back.
+        if len(tokens) + max(max_new_tokens, 1) - 1 > self.context:
+            raise UserError(f"prompt ({len(tokens)} tokens) and new tokens ({max_new_tokens}) must "
+                            f"fit the context of {self.context}")
+        return Request(prompt=tuple(tokens), max_new_tokens=max_new_tokens, sampling=sampling,
+                       stop_tokens=self._stops, logprobs=logprobs, echo=echo)
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt, never none."""
@@ -124,55 +256,33 @@ class Model:
 
     def _known(self, tokens: list[int]) -> list[int]:
         size = self.checkpoint.shape.vocabulary
+        if not tokens:
+            raise UserError("a prompt must have at least one token")
+        if min(tokens) < 0:
+            raise UserError(f"a token must be in 0..{size - 1}, not {min(tokens)}")
         if max(tokens) >= size:
             raise UserError(f"the tokenizer must be the model's own: token {max(tokens)} must be "
                             f"below its vocab_size of {size}")
         return tokens
 
-    def tokens(self, prompt: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
+    def tokens(self, prompt: Many[int], count: int, sampling: Sampling) -> Iterator[int]:
         """Up to ``count`` tokens that follow the tokens of ``prompt``; a stop token is the last."""
-        if count < 1:
-            raise UserError(f"max_new_tokens must be at least 1, not {count}")
-        # The last new token is never read back.
-        if len(prompt) + count - 1 > self.context:
-            raise UserError(f"prompt ({len(prompt)} tokens) and new tokens ({count}) must fit the "
-                            f"context of {self.context}")
-        return self._greedy(prompt, count) if sampling.greedy \
-            else self._sampled(prompt, count, sampling)
+        request = dataclasses.replace(self.request(prompt, max_new_tokens=count), sampling=sampling)
 
-    def _greedy(self, prompt: Sequence[int], count: int) -> Iterator[int]:
-        result = self.runtime.read(prompt, 0)
-        assert result is not None
-        position, results = len(prompt), [result]
-        while True:
-            for result in results:
-                yield result.token
-                count -= 1
-                if result.token in self._stops:
-                    return
-            if not count:
-                return
-            results = self.runtime.run([result.token], position, min(count, CHUNK),
-                                       stops=self._stops)
-            position += len(results)
+        def made() -> Iterator[int]:
+            sequence, done = self.scheduler.submit(request), 0
+            try:
+                while sequence.finish is None:
+                    self.scheduler.step()
+                    for token in sequence.new[done:]:
+                        done += 1
+                        yield token.id
+                if sequence.error is not None:
+                    raise sequence.error
+            finally:
+                self.scheduler.cancel(sequence)
 
-    def _sampled(self, prompt: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
-        rng = np.random.default_rng(sampling.seed)
-        few = sampling.candidates(self.runtime.layout.config.top_k)
-        how: dict[str, Any] = {"candidates": few} if few is not None else {"store_logits": True}
-        given, position = list(prompt), 0
-        for left in reversed(range(count)):
-            result = self.runtime.read(given, position, **how)
-            assert result is not None
-            if few is None:
-                token = choose(*best_first(self.runtime.logits()), sampling, rng)
-            else:
-                token = choose(result.candidates, result.candidate_logits, sampling, rng)
-            yield token
-            if token in self._stops or not left:
-                return
-            position += len(given)
-            given = [token]
+        return made()
 
 
 def load(path: str | pathlib.Path, *, cards: str = "sim:tiny", activation: str = "a16",

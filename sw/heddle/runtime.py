@@ -84,6 +84,11 @@ class Runtime:
         if card:
             self.load(images[card].stage(number), card)
 
+    def reset(self) -> None:
+        """Bring the cards back from an error or an interruption; their memory stays as it is."""
+        self._loaded = None
+        ring.on_all(len(self.cards), lambda card: self.cards[card].reset())
+
     def close(self) -> None:
         """Give the cards back."""
         for card in self.cards:

@@ -128,11 +128,14 @@ def test_text_is_streamed_as_it_is_generated(model):
     pieces = list(model.stream(PROMPT, max_new_tokens=20))
     assert len(pieces) > 2
     assert "".join(pieces) == model.generate(PROMPT, max_new_tokens=20)
-    shown = []
-    made = model.complete(PROMPT, max_new_tokens=20, show=shown.append)
-    assert made.text == "".join(pieces) == "".join(shown)
-    assert made.text == model.tokenizer.decode(made.token_ids)
+    stream = model.stream(PROMPT, max_new_tokens=20)
+    assert stream.generation is None
+    assert list(stream) == pieces
+    made = stream.generation
+    assert made == "".join(pieces) == model.tokenizer.decode(made.token_ids)
     assert len(made.token_ids) == 20
+    assert (made.prompt, list(made.prompt_token_ids)) == (PROMPT, model.encode(PROMPT))
+    assert made.finish_reason == "length"
 
 
 def test_an_empty_prompt_starts_a_text(model, reference):

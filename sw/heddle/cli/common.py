@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..errors import UserError
+from ..generation import Generation, Stream
 from ..model import Model, load
 
 #: Results go to the first, everything else to the second.
@@ -55,6 +56,14 @@ def loaded(folder: pathlib.Path, cards: str, **options: Any) -> Iterator[Model]:
         model = load(folder, cards=cards, progress=show, **options)
     with model:
         yield model
+
+
+def watched(stream: Stream, show: Callable[[str], None]) -> Generation:
+    """Show a text as it is made; the whole."""
+    for piece in stream:
+        show(piece)
+    assert stream.generation is not None
+    return stream.generation
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -12,7 +12,6 @@ import typer
 from ..errors import RunError, UserError
 from ..listing import listing
 from ..report import costs
-from ..sampling import Sampling
 from . import common
 from .common import ERR, OUT, figure
 from .tools import GROUP
@@ -46,7 +45,7 @@ def _run(pattern: str, backend: str, config: str, prompt: str, tokens: int,
     start = time.monotonic()
     with common.loaded(DEMO, f"{backend}:{config}", pattern=pattern) as model:
         show(prompt)
-        made = model.complete(prompt, max_new_tokens=tokens, sampling=Sampling(), show=show)
+        made = common.watched(model.stream(prompt, max_new_tokens=tokens), show)
         show("\n")
         program = folder / f"program-{pattern.replace(':', 'of')}.txt"
         program.write_text("\n".join(listing(model.runtime.program())) + "\n")

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
-from ..model import Generation, Model
+from ..generation import Generation
+from ..model import Model
 from ..report import costs
-from ..sampling import Sampling
 from . import common
 from .common import ERR, figure
 
@@ -46,6 +46,10 @@ def run(
     top_k: Annotated[int | None, typer.Option(help="Choose among so many best tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(
         help="Choose among the fewest best tokens of this probability.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(
+        help="Above 1: make tokens that the text has less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(
+        metavar="TEXT", help="End before this text; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option(help="Equal seeds choose equal tokens.")] = None,
     pattern: common.Pattern = None,
     activation: common.Activation = "a16",
@@ -61,12 +65,12 @@ def run(
     if (prompt is None) == (prompt_file is None):
         raise UserError("one of --prompt and --prompt-file must be given, not "
                         f"{'both' if prompt is not None else 'none'}")
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     text = prompt if prompt_file is None else common.read_text(prompt_file)
     with common.loaded(model, cards, pattern=pattern, activation=activation, cache=cache,
                        context=context, split=split) as opened:
-        made = opened.complete(text or "", max_new_tokens=max_new_tokens, sampling=sampling,
-                               show=_show)
+        made = common.watched(opened.stream(
+            text or "", max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
+            top_p=top_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed), _show)
         _show("\n")
         found = _result(made, opened)
     common.write_json(json, found)

@@ -153,7 +153,7 @@ def _model(watch: Watch, folder: pathlib.Path, cards: str, options: Options, pro
     with common.loaded(folder, cards, pattern=options.pattern, activation=options.activation,
                        cache=options.cache, **how) as model:
         watch(model.runtime)
-        made = model.complete(prompt, max_new_tokens=new)
+        made = model.generate(prompt, max_new_tokens=new)
         return {"text": made.text, "token_ids": list(made.token_ids), **costs(model),
                 "clock_mhz": watch.recorder.clock_mhz}
 
