@@ -117,11 +117,14 @@ class Stream(Iterator[str]):
     def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, request: Request, *,
                  prompt: str = "", stops: tuple[str, ...] = ()) -> None:
         self.generation: Generation | None = None
-        self._scheduler = scheduler
-        self._pieces = self._run(tokenizer, request, prompt, stops)
+        self._pieces = _pieces(scheduler, tokenizer, request, prompt, stops)
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            self.generation = end.value or self.generation
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -134,15 +137,17 @@ class Stream(Iterator[str]):
         """Give up the rest of the text."""
         self._pieces.close()
 
-    def _run(self, tokenizer: Tokenizer, request: Request, prompt: str, stops: tuple[str, ...]
-             ) -> Generator[str, None, None]:
-        output = Output(self._scheduler, self._scheduler.submit(request), tokenizer, stops)
-        try:
-            while output.finish is None:
-                self._scheduler.step()
-                for _, piece in output.update():
-                    if piece:
-                        yield piece
-            self.generation = output.result(prompt)
-        finally:
-            self._scheduler.cancel(output.sequence)
+
+# No method: a stream that its own generator knew would not end when it is forgotten.
+def _pieces(scheduler: Scheduler, tokenizer: Tokenizer, request: Request, prompt: str,
+            stops: tuple[str, ...]) -> Generator[str, None, Generation]:
+    output = Output(scheduler, scheduler.submit(request), tokenizer, stops)
+    try:
+        while output.finish is None:
+            scheduler.step()
+            for _, piece in output.update():
+                if piece:
+                    yield piece
+        return output.result(prompt)
+    finally:
+        scheduler.cancel(output.sequence)
