@@ -29,6 +29,12 @@ class Result:
     candidate_logits: npt.NDArray[np.float32]
 
 
+def add(totals: dict[str, int], counters: dict[str, int]) -> None:
+    """Add counters to totals, by name."""
+    for name, value in counters.items():
+        totals[name] = totals.get(name, 0) + value
+
+
 @dataclasses.dataclass
 class Totals:
     """Counters of all commands since the last reset, by their names in the status record."""
@@ -38,8 +44,7 @@ class Totals:
 
     def add(self, status: Status, steps: int) -> None:
         self.steps += steps
-        for name, value in status.counters.items():
-            self.counters[name] = self.counters.get(name, 0) + value
+        add(self.counters, status.counters)
 
 
 def result_of(words: npt.NDArray[np.uint32], candidates: int) -> Result:

@@ -20,7 +20,7 @@ from .layout import Layout
 from .parts import SILENT, Columns, first_pass
 from .program import Program
 from .reference import Source
-from .results import Result, Totals, judge, result_of
+from .results import Result, Totals, add, judge, result_of
 
 #: Seconds that one decode step may take on the slowest simulated card.
 STEP_TIMEOUT = 600.0
@@ -53,6 +53,8 @@ class Runtime:
         #: The first card, and its layout: what all have in common.
         self.card, self.layout = self.cards[0], self.layouts[0]
         self.totals = Totals()
+        #: Counters of all commands, by card.
+        self.by_card: list[dict[str, int]] = [{} for _ in self.cards]
         #: By kind, in the order in which they lie on the cards, one behind the other; by card.
         self._programs: dict[_Kind, dict[Columns, list[Program]]] = {}
         #: The kind and number of programs that the cards hold.
@@ -264,6 +266,8 @@ class Runtime:
         done = statuses[0]["steps"] * columns.sequences
         # The slowest card's: the others waited for it.
         self.totals.add(max(statuses, key=lambda status: status["cycles"]), done)
+        for totals, status in zip(self.by_card, statuses, strict=True):
+            add(totals, status.counters)
         for status in statuses:
             judge(status)
         return done

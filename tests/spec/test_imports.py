@@ -26,6 +26,9 @@ MAY_IMPORT = {
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
                "matplotlib"},
+    "heddle.serve": {"heddle", "rtl_gen.spec", "fastapi", "starlette", "pydantic",
+                     "prometheus_client"},
+    "heddle.cli.serving": {"heddle", "typer", "uvicorn"},
 }
 
 #: Folders beside the packages: data and scripts, which nothing imports.
@@ -90,14 +93,16 @@ def test_packages_are_found():
 def test_third_party_packages_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in project["dependencies"]}
-    benches = {re.match(r"[\w.-]+", line)[0].replace("-", "_")
-               for line in project["optional-dependencies"]["dev"]}
-    benches |= {"cocotb_tools", "cocotbext"}    # in cocotb and in cocotbext-axi
+    extras = {name: {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in lines}
+              for name, lines in project["optional-dependencies"].items()}
+    serving = extras["serve"] | {"starlette", "pydantic"}       # what FastAPI is made of
+    # Where each is needed, and nowhere else: whoever only runs a card needs none of them.
+    more = {"cardsim.benches": extras["dev"] | {"cocotb_tools", "cocotbext"},
+            "heddle.serve": serving, "heddle.cli.serving": serving}
     for part, names in MAY_IMPORT.items():
         ours = {part.partition(".")[0] for part in MAY_IMPORT}
         tops = {name.partition(".")[0] for name in names} - ours
-        # Benches run where cocotb is: whoever only runs a card needs none.
-        assert tops <= declared | (benches if part == "cardsim.benches" else set())
+        assert tops <= declared | more.get(part, set())
 
 
 Write = Callable[..., None]

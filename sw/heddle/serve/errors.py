@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as answers."""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from .schemas import ErrorBody
+
+#: Kinds of errors, by status.
+KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error",
+         405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
+         500: "server_error", 503: "server_error"}
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Parameters
+    ----------
+    status : int
+        Of HTTP.
+    message : str
+        One sentence.
+    param, code : str, optional
+        The argument that is wrong, and a name for what is.
+    retry : int, optional
+        Seconds after which to try again.
+    """
+
+    def __init__(self, status: int, message: str, *, param: str | None = None,
+                 code: str | None = None, retry: int | None = None) -> None:
+        self.status, self.param, self.code, self.retry = status, param, code, retry
+        super().__init__(message)
+
+    def body(self) -> dict[str, Any]:
+        """As the OpenAI API writes it."""
+        return {"error": {"message": str(self), "type": KINDS[self.status], "param": self.param,
+                          "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        headers = {"Retry-After": str(self.retry)} if self.retry is not None else {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def text(error: Refused) -> str:
+    """An error as an event of a stream."""
+    return json.dumps(error.body())
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the API's description says of errors."""
+    return {status: {"model": ErrorBody} for status in statuses}
+
+
+def _place(found: dict[str, Any]) -> str:
+    """Which part of a body is wrong; the branches of a union have names that tell nobody."""
+    place = ""
+    for part in found["loc"][1:]:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif "[" not in part and part not in ("str", "int", "constrained-str"):
+            place += f".{part}"
+    return place.removeprefix(".")
+
+
+def install(app: FastAPI) -> None:
+    """Answer all errors in one form."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = _place(first)
+        what = f"{place}: " if place else "the body: "
+        return Refused(400, what + first["msg"], param=place or None).response()
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return Refused(400, "the client has gone").response()     # nobody reads it
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        # Unknown paths and methods; a body that is no JSON at all.
+        status = error.status_code if error.status_code in KINDS else 400
+        answer = Refused(status, f"{request.method} {request.url.path}: {error.detail}").response()
+        answer.headers.update(error.headers or {})
+        return answer
