@@ -35,7 +35,12 @@ class Tokenizer:
             raise UserError(f"the tokenizer in {folder} cannot be read: {error}") from None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text."""
+        """The tokens of a text; :class:`UserError` if half a surrogate pair is in it."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"a text must have whole characters, not {text[error.start]!r} at "
+                            f"place {error.start}") from None
         return list(self._inner.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -47,7 +47,8 @@ def test_prompts_of_different_lengths_get_their_own_texts(model):
                 assert made.prompt == prompt
                 assert list(made.prompt_token_ids) == model.encode(prompt)
     assert model.generate([]) == []
-    assert model.generate(PROMPT, max_new_tokens=12) == model.generate([PROMPT], max_new_tokens=12)[0]
+    one, = model.generate([PROMPT], max_new_tokens=12)
+    assert model.generate(PROMPT, max_new_tokens=12) == one
 
 
 def test_how_tokens_are_drawn(model):
