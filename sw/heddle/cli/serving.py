@@ -44,8 +44,9 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise UserError(f"{host} port {port} must be free to listen on: "
-                        f"{error.strerror or error}") from None
+        # The number says it in fewer words, if it is not that of a name that was not found.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UserError(f"{host} port {port} must be free to listen on: {why}") from None
 
 
 @contextlib.contextmanager
@@ -101,19 +102,20 @@ def serve(
     if not _loopback(host) and key is None:
         ERR.print(f"Anybody who reaches {host} can use the cards: --api-key-file keeps strangers "
                   "out.", style="yellow", soft_wrap=True)
-    with common.loaded(model, cards, pattern=pattern, activation=activation, cache=cache,
-                       context=context, split=split) as opened:
+    with _listening(host, port) as listener, common.loaded(
+            model, cards, pattern=pattern, activation=activation, cache=cache, context=context,
+            split=split) as opened:
         called = name or model.resolve().name
         app = create(opened, name=called, key=key,
                      limit=Limit(queue=queue, body=max_body, seconds=timeout))
         server = uvicorn.Server(uvicorn.Config(
             app, log_level="warning", lifespan="on", timeout_graceful_shutdown=grace))
-        with _listening(host, port) as listener, _quiet_end():
-            at = listener.getsockname()
-            where = f"[{at[0]}]" if ":" in at[0] else at[0]
+        at = listener.getsockname()
+        where = f"[{at[0]}]" if ":" in at[0] else at[0]
+        with _quiet_end():
             OUT.print(f"{called} on {cards}: http://{where}:{at[1]}")
             server.run(sockets=[listener])
-        ERR.print("The server has ended.", style="dim")
+    ERR.print("The server has ended.", style="dim")
 
 
 def add_to(app: typer.Typer) -> None:
