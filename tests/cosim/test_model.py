@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -175,3 +176,26 @@ def test_the_command_line_says_the_same_of_both(tmp_path):
     assert rtl["steps"] == 4
     assert rtl["hbm_bytes_per_token"] > 3e6 * 3 / 4
     assert 0.3 < rtl["hbm_read_utilisation"] < 1
+
+
+def test_an_interrupted_text_leaves_the_card_usable(awkward):
+    """Ctrl-C while the card computes: its answer is not taken for that to the next call."""
+    with heddle.load(awkward, cards="rtl:tiny") as model:
+        card, want = model.runtime.card, model.generate("over", max_new_tokens=3)
+        begun = card.cycles
+        model.generate("over and under, over and under", max_new_tokens=20)
+        whole = card.cycles - begun
+        for delay in (0.02, 0.1, 0.35):
+            begun = card.cycles
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    model.generate("over and under, over and under", max_new_tokens=20)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+            # The command is given up, not waited for.
+            assert card.cycles - begun < whole
+            assert model.scheduler.idle
+            assert model.generate("over", max_new_tokens=3) == want

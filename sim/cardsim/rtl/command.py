@@ -2,6 +2,10 @@
 """What host and child process of a Verilated card tell each other of a command."""
 
 import dataclasses
+import signal
+
+#: Tells the process to give up the command that it runs.
+INTERRUPT = signal.SIGUSR1
 
 
 @dataclasses.dataclass(frozen=True)

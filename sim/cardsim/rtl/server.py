@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 
 from rtl_gen.spec import registers
 
-from .command import Command, Outcome
+from .command import INTERRUPT, Command, Outcome
 from .model import Model, wave_file
 
 #: Cycles between two looks at the clock and the parent.
@@ -84,7 +84,16 @@ class Server:
 
     def __init__(self, model: Model, waves: str | None) -> None:
         self.model, self._waves = model, waves
+        self._interrupted = False
+        signal.signal(INTERRUPT, self._interrupt)
         self.can_record = model.waves(None)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self._interrupted = True
+
+    def forget(self) -> None:
+        """An interruption that came too late is none of the next command."""
+        self._interrupted = False
 
     def write(self, card: int, address: int, data: bytes) -> None:
         self.model.memory_write(address, data, card)
@@ -123,7 +132,7 @@ class Server:
             failed = {card: cycles for card, (end, cycles) in ends.items()
                       if end != "done" or words[card][registers.STATUS.index("error")]}
             # One card's failure makes the others fail: what happened first is of interest.
-            recorded = bool(failed and replay
+            recorded = bool(failed and replay and not self._interrupted
                             and replay.record(failure_waves, min(failed.values())))
             return {card: Outcome(
                 end, cycles, words.get(card, []), self.model.violation_of(card),
@@ -150,7 +159,8 @@ class Server:
                 end = model.end(card)
                 if end != "limit":
                     ends[card] = end, model.ended_at(card) - before
-                elif cycles >= command.limit or seconds >= command.seconds or os.getppid() == 1:
+                elif (cycles >= command.limit or seconds >= command.seconds
+                      or self._interrupted or os.getppid() == 1):
                     ends[card] = end, cycles
                 else:
                     continue

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's end of the process that simulates the cards of a ring, or one card."""
 
+import contextlib
 import multiprocessing.connection
 import os
 import pathlib
@@ -18,7 +19,7 @@ from heddle.card import CardError
 from rtl_gen.spec.config import CardConfig
 
 from . import build
-from .command import Command, Outcome
+from .command import INTERRUPT, Command, Outcome
 from .timing import LinkTiming, Timing
 
 #: Seconds for which a card that is started waits until all of its ring are.
@@ -97,7 +98,18 @@ class Simulation:
             except (OSError, ValueError):
                 raise CardError("the simulated card is closed or its process has ended; "
                                 "open the card again") from None
-            return self._answer()
+            try:
+                return self._answer()
+            except CardError:
+                raise
+            except BaseException:
+                # Whoever is interrupted here must not find this call's answer to the next one.
+                with contextlib.suppress(CardError):
+                    os.kill(self.pid, INTERRUPT)
+                    self._answer()
+                    self._pipe.send(("forget", ()))
+                    self._answer()
+                raise
 
     def _check(self, card: int) -> None:
         if card not in self._open:
