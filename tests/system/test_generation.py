@@ -274,6 +274,19 @@ def test_run_reads_a_prompt_from_a_file(folder, capsys, tmp_path):
     assert texts[0] == texts[1]
 
 
+def test_run_takes_several_prompts(folder, model, capsys, tmp_path):
+    path, prompts = tmp_path / "a.json", [PROMPT, "over", ""]
+    assert cli.run(["run", str(folder), *(x for text in prompts for x in ("--prompt", text)),
+                    "--max-new-tokens", "5", "--json", str(path)]) == 0
+    found, want = json.loads(path.read_text()), model.generate(prompts, max_new_tokens=5)
+    assert found["text"] == want
+    assert found["token_ids"] == [list(made.token_ids) for made in want]
+    assert found["prompt"] == prompts
+    assert found["prompt_token_ids"] == [model.encode(prompt) for prompt in prompts]
+    assert capsys.readouterr().out == "".join(
+        f"{prompt}{made}\n\n" for prompt, made in zip(prompts, want, strict=True))
+
+
 def test_eval_and_diff(folder, capsys, tmp_path):
     (tmp_path / "text").write_text(models.TEXT)
     path = tmp_path / "e.json"

@@ -3,13 +3,14 @@
 
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import UserError
 from ..generation import Generation
-from ..model import Model
+from ..model import Choices, Model
 from ..report import costs
 from . import common
 from .common import ERR, figure
@@ -35,9 +36,19 @@ def _result(made: Generation, model: Model) -> dict[str, Any]:
             "prompt_token_ids": list(made.prompt_token_ids), **costs(model)}
 
 
+def _results(made: Sequence[Generation], model: Model) -> dict[str, Any]:
+    """The same of several: lists, in the order of the prompts."""
+    return {"text": [each.text for each in made],
+            "token_ids": [list(each.token_ids) for each in made],
+            "prompt": [each.prompt for each in made],
+            "prompt_token_ids": [list(each.prompt_token_ids) for each in made], **costs(model)}
+
+
 def run(
     model: common.ModelFolder,
-    prompt: Annotated[str | None, typer.Option(help="Text to go on from.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(
+        metavar="TEXT", help="Text to go on from; may be given several times, for texts that are "
+                             "made side by side.")] = None,
     prompt_file: Annotated[pathlib.Path | None, typer.Option(
         metavar="FILE", help="File with the text to go on from.")] = None,
     cards: common.Cards = "sim:tiny",
@@ -62,17 +73,26 @@ def run(
 
     Example: heddle run sw/models/shakespeare-gpt2 --cards sim:tiny --prompt "ROMEO." --seed 1
     """
-    if (prompt is None) == (prompt_file is None):
+    if (not prompt) == (prompt_file is None):
         raise UserError("one of --prompt and --prompt-file must be given, not "
-                        f"{'both' if prompt is not None else 'none'}")
-    text = prompt if prompt_file is None else common.read_text(prompt_file)
+                        f"{'both' if prompt else 'none'}")
+    prompts = prompt or []
+    if prompt_file is not None:
+        prompts = [common.read_text(prompt_file)]
+    how: Choices = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k,
+                    "top_p": top_p, "repetition_penalty": repetition_penalty, "stop": stop,
+                    "seed": seed}
     with common.loaded(model, cards, pattern=pattern, activation=activation, cache=cache,
                        context=context, split=split) as opened:
-        made = common.watched(opened.stream(
-            text or "", max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
-            top_p=top_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed), _show)
-        _show("\n")
-        found = _result(made, opened)
+        if len(prompts) == 1:
+            made = common.watched(opened.stream(prompts[0], **how), _show)
+            _show("\n")
+            found = _result(made, opened)
+        else:
+            several = opened.generate(prompts, **how)
+            for made in several:
+                _show(f"{made.prompt}{made.text}\n\n")
+            found = _results(several, opened)
     common.write_json(json, found)
     ERR.print(_summary(found), style="dim", soft_wrap=True)
 
