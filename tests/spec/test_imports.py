@@ -25,7 +25,7 @@ MAY_IMPORT = {
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
-               "matplotlib"},
+               "matplotlib", "packaging"},
 }
 
 #: Folders beside the packages: data and scripts, which nothing imports.

@@ -8,13 +8,25 @@ import typer
 
 from ..card import CardError
 from ..errors import RunError, UserError
-from . import benching, compiling, demo, inspecting, pruning, running, scoring, tools, tracing
+from . import (
+    benching,
+    compiling,
+    demo,
+    doctoring,
+    inspecting,
+    pruning,
+    running,
+    scoring,
+    tools,
+    tracing,
+)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Run language models on FPGA cards, real or simulated.")
-for _part in (running, demo, scoring, benching, tracing, pruning, compiling, inspecting, tools):
+for _part in (running, demo, scoring, benching, tracing, pruning, compiling, inspecting,
+              doctoring, tools):
     _part.add_to(app)
 
 #: What a wrong command line raises; its class has moved between versions of Typer.
