@@ -55,7 +55,7 @@ class Commands(Directive):
         return sections
 
 
-#: Comments on attributes as they were before Napoleon, which takes what is before a colon for a type.
+#: Comments on attributes before Napoleon, which takes what is before a colon for a type.
 _COMMENTS: dict[str, list[str]] = {}
 
 
