@@ -52,9 +52,12 @@ def write(texts: dict[str, str], folder: pathlib.Path,
 def rtl(
     output: Annotated[pathlib.Path | None, typer.Option(
         "-o", "--output", help="Folder to write to.")] = None,
-    config: Annotated[str, typer.Option(help=f"One of {', '.join(configs.CONFIGS)}.")] = "tiny",
+    config: Annotated[str, typer.Option(
+        help=f"One of {', '.join(configs.CONFIGS)}.",
+        autocompletion=lambda: list(configs.CONFIGS))] = "tiny",
     unit: Annotated[str, typer.Option(
-        help="The whole card, or one unit (see --list).")] = "card",
+        help="The whole card, or one unit (see --list).",
+        autocompletion=lambda: ["card", *units.UNITS])] = "card",
     settings: Annotated[list[str] | None, typer.Option(
         "--set", metavar="NAME=VALUE",
         help="Change a parameter; may be given several times.")] = None,

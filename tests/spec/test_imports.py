@@ -25,7 +25,7 @@ MAY_IMPORT = {
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
-               "matplotlib"},
+               "matplotlib", "packaging"},
     "heddle.serve": {"heddle", "rtl_gen.spec", "fastapi", "starlette", "pydantic",
                      "prometheus_client"},
     "heddle.cli.serving": {"heddle", "typer", "uvicorn"},

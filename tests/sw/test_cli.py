@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: help, one-line errors, exit statuses.  What needs a card is in tests/system."""
 
+import importlib.metadata
 import json
 import pathlib
 import re
@@ -11,9 +12,11 @@ import typer
 from heddle import cli
 from heddle.card import CardError
 from heddle.errors import RunError
+from rtl_gen.spec import contract
 from tests.sw import models
 
-COMMANDS = ["run", "demo", "eval", "diff", "prune", "compile", "disasm", "cards", "doctor", "rtl"]
+COMMANDS = ["run", "demo", "eval", "diff", "prune", "compile", "disasm", "cards", "doctor",
+            "completion", "rtl"]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,7 @@ def test_wrong_command_lines_are_one_line(capsys, folder, tmp_path):
                 "candidates must be in 0..64 on tiny, not 65",
             ("prune", folder, "--pattern", "dense", "-o", f"{tmp_path}/out"):
                 "pattern must be N:M as in 2:4, not dense",
+            ("completion", "tcsh"): "shell must be one of bash, zsh, fish, not 'tcsh'",
             ("disasm", f"{tmp_path}/no"):
                 f"{tmp_path}/no cannot be read: No such file or directory",
     }.items():
@@ -141,6 +145,12 @@ def test_a_file_that_cannot_be_written(capsys, folder, tmp_path):
     assert cli.run(["compile", folder, "--json", target]) == 2
     assert capsys.readouterr().err == (
         f"heddle: {target} cannot be written: No such file or directory\n")
+
+
+def test_the_version_names_the_contract(capsys):
+    version = importlib.metadata.version("heddle-fpga")
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"heddle {version}, contract {contract.DIGEST:08x}\n"
 
 
 def test_tools_of_other_parts(capsys, tmp_path):

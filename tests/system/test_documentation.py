@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the pages show works: their Python and their commands, as they stand there."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -9,6 +10,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
+
+import heddle
+from heddle import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/host.md", "docs/simulators.md", "docs/cli.md", "docs/rtl.md")
@@ -52,6 +57,28 @@ def test_command(command):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Dead links between pages, pages that no contents list, docstrings that are no markup: each
+    is a warning, and each warning an error."""
+    for name in ("sphinx", "myst_parser", "furo"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed (make docs)")
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
+                           "-d", tmp_path / "trees", ROOT / "docs", tmp_path / "site"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path.relative_to(ROOT / "docs").with_suffix("") for path in ROOT.glob("docs/**/*.md")}
+    built = {path.relative_to(tmp_path / "site").with_suffix("")
+             for path in tmp_path.glob("site/**/*.html")}
+    assert pages <= built
+    reference = (tmp_path / "site" / "api.html").read_text()
+    assert all(f'id="heddle.{name}"' in reference for name in heddle.__all__)
+    commands = (tmp_path / "site" / "commands.html").read_text()
+    names = [*get_command(cli.app).commands]
+    assert {"run", "rtl", "estimate"} <= set(names)
+    assert all(f'id="help-heddle-{name}"' in commands for name in names)
 
 
 def test_every_link_leads_somewhere():

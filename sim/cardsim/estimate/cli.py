@@ -10,7 +10,7 @@ from heddle.card import parse_cards
 from heddle.cli import benching, common
 from heddle.errors import UserError
 from heddle.options import Options
-from rtl_gen.spec.config import CardConfig
+from rtl_gen.spec.config import CONFIGS, CardConfig
 
 from ..rtl.timing import Timing
 from .estimate import estimate as costs
@@ -35,7 +35,8 @@ def _config(cards: str) -> CardConfig:
 def estimate(
     command: typer.Context,
     cards: Annotated[str, typer.Option(
-        help="Configuration of the card, as in u280, or of a ring, as in u280*4.")] = "u280",
+        help="Configuration of the card, as in u280, or of a ring, as in u280*4.",
+        autocompletion=lambda: list(CONFIGS))] = "u280",
     shape: benching.ShapeName = "gpt2-345m",
     pattern: benching.Pattern = "dense",
     activation: common.Activation = "a16",

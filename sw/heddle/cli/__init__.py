@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: ``heddle COMMAND``."""
 
+import importlib.metadata
 import os
 import sys
+from typing import Annotated
 
 import typer
+
+from rtl_gen.spec import contract
 
 from ..card import CardError
 from ..errors import RunError, UserError
 from . import (
     benching,
     compiling,
+    completing,
     demo,
+    doctoring,
     inspecting,
     pruning,
     running,
@@ -25,8 +31,26 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Run language models on FPGA cards, real or simulated.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version = importlib.metadata.version("heddle-fpga")
+        typer.echo(f"heddle {version}, contract {contract.DIGEST:08x}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True,
+        help="Show the version, and the contract that cards must have, and exit.")] = False,
+) -> None:
+    pass
+
+
 for _part in (running, serving, demo, scoring, benching, tracing, pruning, compiling, inspecting,
-              tools):
+              doctoring, completing, tools):
     _part.add_to(app)
 
 #: What a wrong command line raises; its class has moved between versions of Typer.
@@ -41,6 +65,7 @@ def _fail(message: object, status: int) -> int:
 
 def run(arguments: list[str] | None = None) -> int:
     """Carry out one command; returns the exit status: 0, 1 for a failed run, 2 for bad input."""
+    completing.prepare()
     try:
         result = app(args=arguments, prog_name="heddle", standalone_mode=False)
         return result if isinstance(result, int) else 0

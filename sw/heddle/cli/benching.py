@@ -17,14 +17,17 @@ from ..shape import Shape
 from ..shapes import SHAPES, find_shape
 from . import common
 from .common import ERR, OUT, figure
+from .completing import choices
 
 #: Positions that are in memory where there is no prompt.
 CONTEXT = 128
 
 #: The options of ``heddle bench`` and ``heddle estimate``: what a card does.
-ShapeName = Annotated[str, typer.Option(help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.")]
+ShapeName = Annotated[str, typer.Option(
+    help=f"{', '.join(SHAPES)}, or layers:width:vocabulary.", autocompletion=choices(*SHAPES))]
 Pattern = Annotated[str, typer.Option(
-    help="N:M pattern of the layers' weights, as in 2:4, or dense.")]
+    help="N:M pattern of the layers' weights, as in 2:4, or dense.",
+    autocompletion=common.PATTERNS)]
 Context = Annotated[int | None, typer.Option(
     help="Positions that are in memory before the first token [default: "
          f"{CONTEXT}, with a prompt 0].")]

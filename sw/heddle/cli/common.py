@@ -12,9 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rtl_gen.spec import formats
+from rtl_gen.spec.config import CONFIGS
+
+from ..card import backends
 from ..errors import UserError
 from ..generation import Generation, Stream
 from ..model import Model, load
+from .completing import choices
 
 #: Results go to the first, everything else to the second.
 OUT, ERR = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False)
@@ -22,16 +27,22 @@ OUT, ERR = Console(highlight=False, soft_wrap=True), Console(stderr=True, highli
 ModelFolder = Annotated[pathlib.Path, typer.Argument(
     metavar="MODEL", help="Folder with config.json, model.safetensors and tokenizer.json.")]
 Cards = Annotated[str, typer.Option(
-    help="Kind of card and configuration, as in sim:tiny; `heddle cards` lists them.")]
+    help="Kind of card and configuration, as in sim:tiny; `heddle cards` lists them.",
+    autocompletion=lambda: [f"{kind}:{name}" for kind in backends() for name in CONFIGS])]
+#: For a shell; others can be given too.
+PATTERNS = choices(*(pattern.name for pattern in formats.PATTERNS))
 Pattern = Annotated[str | None, typer.Option(
-    help="N:M pattern of the layers' weights, as in 2:4, or dense [default: the model's own].")]
-Activation = Annotated[str, typer.Option(help="Activations: a16 or a8.")]
-Cache = Annotated[str, typer.Option(help="K and V in memory: int16 or int8.")]
+    help="N:M pattern of the layers' weights, as in 2:4, or dense [default: the model's own].",
+    autocompletion=PATTERNS)]
+Activation = Annotated[str, typer.Option(
+    help="Activations: a16 or a8.", autocompletion=choices("a16", "a8"))]
+Cache = Annotated[str, typer.Option(
+    help="K and V in memory: int16 or int8.", autocompletion=choices("int16", "int8"))]
 Context = Annotated[int | None, typer.Option(
     help="Longest context [default: the model's, as far as the card reaches].")]
 Split = Annotated[str, typer.Option(
     help="Matrices on the cards of a ring: outputs (each split), whole:out,up (those whole on "
-         "every card), or auto.")]
+         "every card), or auto.", autocompletion=choices("auto", "outputs"))]
 Json = Annotated[pathlib.Path | None, typer.Option(
     "--json", metavar="FILE", help="Write the result to this file as JSON.")]
 

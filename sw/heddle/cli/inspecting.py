@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``heddle cards`` and ``heddle doctor``: what there is, and whether it works."""
+"""``heddle cards``: what there is."""
 
 import dataclasses
-import functools
-import importlib.metadata
-import platform
-from collections.abc import Callable
 
 import typer
 
 from rtl_gen.spec import config as configs
 from rtl_gen.spec import contract
 
-from ..card import backends, open_cards
-from ..errors import RunError
+from ..card import backends
 from . import common
 from .common import OUT
 
@@ -35,41 +30,6 @@ def cards(json: common.Json = None) -> None:
         "configs": {name: dataclasses.asdict(c) for name, c in configs.CONFIGS.items()}})
 
 
-def _identity(name: str) -> str:
-    """Open a card of a kind and ask it who it is."""
-    card = open_cards(f"{name}:tiny")[0]
-    try:
-        found = card.identity()
-    finally:
-        card.close()
-    return f"{found.board}, contract {found.contract:08x}, commit {found.commit:08x}"
-
-
-def doctor() -> None:
-    """Check the installation: Python, packages, and that every kind of card opens.
-
-    Example: heddle doctor
-    """
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("Python", platform.python_version), ("contract", lambda: f"{contract.DIGEST:08x}")]
-    for name in ("heddle-fpga", "numpy", "safetensors", "tokenizers"):
-        checks.append((name, functools.partial(importlib.metadata.version, name)))
-    for name in backends():
-        checks.append((f"card {name}", functools.partial(_identity, name)))
-    failed, rows = [], []
-    for name, check in checks:
-        try:
-            rows.append((name, "ok", check()))
-        # Whatever is wrong with one part, the others are looked at too.
-        except Exception as error:
-            rows.append((name, "fails", " ".join(str(error).split()) or type(error).__name__))
-            failed.append(name)
-    OUT.print(common.table(("", "", ""), rows, right=3))
-    if failed:
-        raise RunError(f"{', '.join(failed)}: see above")
-
-
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(cards)
-    app.command()(doctor)

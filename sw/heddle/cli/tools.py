@@ -2,13 +2,17 @@
 """Commands of other parts: entry points of the group ``heddle.tools``.
 
 An entry point is a function that takes the arguments after the command's name as a list, and ends
-with :class:`SystemExit` or returns an exit status.
+with :class:`SystemExit` or returns an exit status.  If its module has a Typer application ``app``,
+a shell can complete the command's options too.
 """
 
+import importlib
 import importlib.metadata
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from ..errors import UserError
 
@@ -35,8 +39,24 @@ def _command(point: importlib.metadata.EntryPoint) -> Any:
     return command
 
 
+def _class(point: importlib.metadata.EntryPoint) -> type[TyperCommand]:
+    """A command that shows a shell the options of the tool, which it has none of itself."""
+    class Tool(TyperCommand):
+        def make_context(self, info_name: str | None, args: list[str], parent: Any = None,
+                         **extra: Any) -> Any:
+            make = super().make_context
+            # Only a shell that completes words has them parsed without carrying them out.
+            if extra.get("resilient_parsing"):
+                app = getattr(importlib.import_module(point.module), "app", None)
+                if isinstance(app, typer.Typer):
+                    make = get_command(app).make_context
+            return make(info_name, args, parent, **extra)
+
+    return Tool
+
+
 def add_to(app: typer.Typer) -> None:
     """Add a command for each tool; it reads its own options, --help included."""
     for point in sorted(importlib.metadata.entry_points(group=GROUP)):
-        app.command(point.name, add_help_option=False, context_settings={
+        app.command(point.name, cls=_class(point), add_help_option=False, context_settings={
             "allow_extra_args": True, "ignore_unknown_options": True})(_command(point))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards of this machine, and what reaches them."""
+
+import functools
+import importlib.metadata
+import os
+import pathlib
+import sys
+
+from ..card import GROUP
+from .examine import Check, Missing, output
+
+PART = "real cards"
+SYSFS = pathlib.Path("/sys")
+#: PCI vendor of Xilinx, now AMD; Alveo boards carry it.
+XILINX = 0x10EE
+#: Kinds of card that need no board, which are tried elsewhere.
+SIMULATED = ("rtl", "sim")
+#: Prints one line for each board.  `enumerate_devices` came with XRT 2.18; before, a board that is
+#: not there is an exception.
+PYXRT = """import pyxrt
+def boards():
+    if hasattr(pyxrt, "enumerate_devices"):
+        yield from range(pyxrt.enumerate_devices())
+        return
+    for number in range(64):
+        try:
+            pyxrt.device(number)
+        except Exception:
+            return
+        yield number
+print("pyxrt")
+for number in boards():
+    device = pyxrt.device(number)
+    info = pyxrt.xrt_info_device
+    print(device.get_info(info.bdf).strip('"'), device.get_info(info.name).strip('"'))
+"""
+
+
+def _alveo(sysfs: pathlib.Path) -> str:
+    """PCI devices of the vendor."""
+    found = []
+    for vendor in sorted(sysfs.glob("bus/pci/devices/*/vendor")):
+        if int(vendor.read_text(), 16) == XILINX:
+            device = vendor.with_name("device").read_text().strip()
+            found.append(f"{vendor.parent.name} (device {device})")
+    if not found:
+        raise Missing("no PCI device of AMD/Xilinx")
+    return ", ".join(found)
+
+
+def _pyxrt() -> str:
+    """Boards as XRT sees them."""
+    try:
+        lines = output([sys.executable, "-P", "-c", PYXRT]).splitlines()
+    except RuntimeError as error:
+        if "No module named 'pyxrt'" in str(error):
+            raise Missing("pyxrt cannot be imported") from None
+        raise
+    boards = lines[1:]
+    if not boards:
+        raise Missing("pyxrt is there, but sees no board")
+    return ", ".join(boards)
+
+
+def _serial(sysfs: pathlib.Path, devices: pathlib.Path) -> str:
+    """Serial ports on USB, which this user may open."""
+    names = sorted(path.name for kind in ("ttyUSB*", "ttyACM*")
+                   for path in sysfs.glob(f"class/tty/{kind}"))
+    if not names:
+        raise Missing("no serial port on USB")
+    closed = [name for name in names if not os.access(devices / name, os.R_OK | os.W_OK)]
+    if closed:
+        raise PermissionError(f"{', '.join(str(devices / name) for name in closed)} must be "
+                              "readable and writable for this user, and is not")
+    return ", ".join(str(devices / name) for name in names)
+
+
+def _driver(point: importlib.metadata.EntryPoint) -> str:
+    point.load()
+    return f"{point.value} loads"
+
+
+def boards(sysfs: pathlib.Path = SYSFS, devices: pathlib.Path = pathlib.Path("/dev")
+           ) -> list[Check]:
+    """Checks of boards on PCI Express and on USB, and of the kinds of card for them."""
+    drivers = sorted((point for point in importlib.metadata.entry_points(group=GROUP)
+                      if point.name not in SIMULATED), key=lambda point: point.name)
+    return [
+        Check(name="Alveo boards", part=PART, attempt=functools.partial(_alveo, sysfs),
+              how="Put a board into a PCI Express slot; in a container or virtual machine it must "
+                  "be passed through."),
+        Check(name="pyxrt", part=PART, attempt=_pyxrt,
+              how="Install XRT of the board's shell and run source /opt/xilinx/xrt/setup.sh in "
+                  "this shell: it is not on PyPI, and must belong to this version of Python."),
+        Check(name="serial ports", part=PART,
+              attempt=functools.partial(_serial, sysfs, devices),
+              how="Connect the board by USB, and become a member of the port's group (Debian and "
+                  "Ubuntu: sudo adduser $USER dialout, then log in again)."),
+        *(Check(name=f"driver {point.name}", part=PART, attempt=functools.partial(_driver, point),
+                how="Install Heddle again with the extra that this kind of card needs.")
+          for point in drivers)]

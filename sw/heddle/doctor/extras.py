@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extras of the package: what comes only when asked for."""
+
+import functools
+import importlib.metadata
+
+from .examine import Check
+from .imports import DISTRIBUTION, missing_or_broken, requirements
+
+
+def extras() -> list[Check]:
+    """A check for each extra that the package declares."""
+    names = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ()
+    return [Check(
+        name=f"extra {name}", part="extras",
+        attempt=functools.partial(missing_or_broken, requirements(name)),
+        how=f"Install it with pip install 'heddle-fpga[{name}]', or in a copy of the repository "
+            f"with pip install --constraint constraints.txt '.[{name}]'.") for name in names]
