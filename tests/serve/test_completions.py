@@ -3,7 +3,9 @@
 
 import asyncio
 import json
+import pathlib
 import random
+import re
 import threading
 
 import httpx
@@ -68,6 +70,15 @@ def test_several_prompts_and_texts(client, alone):
     assert client.completions.create(model="threads", prompt="", max_tokens=3,
                                      temperature=0).choices[0].text \
         == alone.generate("", max_new_tokens=3)
+
+
+def test_the_client_of_the_page(served, capsys, alone):
+    page = pathlib.Path(__file__).resolve().parents[2] / "docs" / "serve.md"
+    code = re.search(r"^```python\n(from openai.*?)^```", page.read_text(), re.M | re.S)[1]
+    code = code.replace("http://127.0.0.1:8000", served[0]).replace("shakespeare-gpt2", "threads")
+    exec(code.replace("max_tokens=64", "max_tokens=64, seed=1"), {})
+    want = alone.generate("ROMEO.\n", max_new_tokens=64, temperature=1.0, seed=1)
+    assert capsys.readouterr().out == want
 
 
 def test_stop_texts(client, alone):
