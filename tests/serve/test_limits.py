@@ -6,6 +6,7 @@ import gc
 import json
 import random
 import threading
+import time
 
 import httpx
 import openai
@@ -151,6 +152,20 @@ def test_large_bodies(served):
     assert answer.status_code == 413
     assert f"the body must have at most {most} bytes" in answer.json()["error"]["message"]
     assert post(address, GOOD).status_code == 200
+
+
+def test_a_body_that_does_not_come(models_):
+    with server.serving(models_[0], limit=server.limit(body_seconds=0.3)) as (address, _):
+        def slowly():
+            yield b'{"model": '
+            time.sleep(1)
+            yield b'"threads"}'
+
+        answer = httpx.post(f"{address}/v1/completions", content=slowly(),
+                            headers={"content-type": "application/json"})
+        assert answer.status_code == 408
+        assert "the body must come within 0.3 s" in answer.json()["error"]["message"]
+        assert post(address, GOOD).status_code == 200
 
 
 def test_a_key(models_):

@@ -38,6 +38,8 @@ class Limit:
     body: int = 1 << 20
     #: Seconds that a request may take, waiting included.
     seconds: float = 600.0
+    #: Seconds in which a body must have come.
+    body_seconds: float = 30.0
 
 
 def create(model: Model, *, name: str, limit: Limit | None = None, key: str | None = None
@@ -73,7 +75,7 @@ def create(model: Model, *, name: str, limit: Limit | None = None, key: str | No
                   lifespan=lifespan, description="Text from language models on FPGA cards.")
     app.state.engine, app.state.metrics = engine, metrics
     errors.install(app)
-    app.add_middleware(Limits, most=limit.body, key=key)
+    app.add_middleware(Limits, most=limit.body, key=key, seconds=limit.body_seconds)
     app.add_middleware(Counted, metrics=metrics)    # outermost: it sees what the limits refuse
 
     def known(wanted: str) -> None:
@@ -82,7 +84,7 @@ def create(model: Model, *, name: str, limit: Limit | None = None, key: str | No
                           code="model_not_found")
 
     @app.post("/v1/completions", response_model=Completion,
-              responses=responses(400, 401, 404, 413, 429, 503))
+              responses=responses(400, 401, 404, 408, 413, 429, 503))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts that follow prompts, whole or as server-sent events."""
         known(body.model)

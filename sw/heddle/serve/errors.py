@@ -13,9 +13,8 @@ from starlette.requests import ClientDisconnect
 from .schemas import ErrorBody
 
 #: Kinds of errors, by status.
-KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error",
-         405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
-         500: "server_error", 503: "server_error"}
+KINDS = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error",
+         503: "server_error", **dict.fromkeys((400, 404, 405, 408, 413), "invalid_request_error")}
 
 
 class Refused(Exception):

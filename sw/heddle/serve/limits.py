@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused before anybody reads it: large bodies, and strangers."""
 
+import asyncio
 import secrets
 
 from starlette.datastructures import Headers
@@ -19,10 +20,12 @@ class Limits:
     most : int
     key : str, optional
         Wanted of every path below ``/v1`` and of ``/metrics``; None admits everybody.
+    seconds : float
+        In which a body must have come (408).
     """
 
-    def __init__(self, app: ASGIApp, *, most: int, key: str | None) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, *, most: int, key: str | None, seconds: float = 30.0) -> None:
+        self._app, self._most, self._seconds = app, most, seconds
         self._key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +56,20 @@ class Limits:
         return f"the body must have at most {self._most} bytes"
 
     def _counted(self, receive: Receive) -> Receive:
-        """``receive`` that also finds a body larger than its header says, or without one."""
-        size = 0
+        """``receive`` that also finds a body without a length, and one that does not come."""
+        size, end = 0, asyncio.get_running_loop().time() + self._seconds
+        whole = False
 
         async def counting() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, whole
+            if whole:
+                return await receive()      # waits for the client to go away
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body must come within {self._seconds:g} s") from None
+            whole = not message.get("more_body")
             size += len(message.get("body", b""))
             if size > self._most:
                 # The only exception that FastAPI lets through from here.
