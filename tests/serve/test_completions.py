@@ -72,9 +72,15 @@ def test_several_prompts_and_texts(client, alone):
         == alone.generate("", max_new_tokens=3)
 
 
-def test_the_client_of_the_page(served, capsys, alone):
-    page = pathlib.Path(__file__).resolve().parents[2] / "docs" / "serve.md"
-    code = re.search(r"^```python\n(from openai.*?)^```", page.read_text(), re.M | re.S)[1]
+def test_the_python_of_the_page(served, capsys, alone, monkeypatch):
+    monkeypatch.chdir(pathlib.Path(__file__).resolve().parents[2])
+    page = pathlib.Path("docs", "serve.md").read_text(encoding="utf-8")
+    code, own = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    names = {}
+    exec(own, names)
+    assert names["app"].state.engine.most == 2 + 16
+    names["app"].state.engine.close()
+    names["model"].close()
     code = code.replace("http://127.0.0.1:8000", served[0]).replace("shakespeare-gpt2", "threads")
     exec(code.replace("max_tokens=64", "max_tokens=64, seed=1"), {})
     want = alone.generate("ROMEO.\n", max_new_tokens=64, temperature=1.0, seed=1)

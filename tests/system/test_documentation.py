@@ -14,38 +14,43 @@ from typer.main import get_command
 
 import heddle
 from heddle import cli
+from tests.pages import ROOT, blocks, pages
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/host.md", "docs/simulators.md", "docs/cli.md", "docs/rtl.md")
+#: The scripts that write these pages run what they show; tests/system/test_tutorial.py runs those.
+#: tests/serve runs the server's.
+APART = ("docs/serve.md", "docs/benchmarks.md", "docs/scaling.md", "docs/resources.md",
+         "docs/tutorial/", "docs/how-to/")
+PAGES = [page for page in pages() if not page.startswith(APART)]
+#: Parts of a generator, which are no programs.
+FRAGMENTS = ("docs/architecture.md", "docs/units/")
 #: Commands that other tests or `make demo` run, because they take minutes.
-ELSEWHERE = ("heddle demo", "--config u280", "python -m", "heddle doctor",
-             "heddle serve", "heddle rtl --list")
-
-
-def blocks(language: str):
-    """(page, text) of every fenced block of that language."""
-    for page in PAGES:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        for found in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            yield page, found[1]
+ELSEWHERE = ("heddle demo", "--config u280", "heddle doctor", "rtl:u280", "heddle serve")
 
 
 def commands():
-    """Every command of `heddle` in a block without a language."""
-    for page, block in blocks(""):
-        for line in block.splitlines():
+    """Every command of `heddle` in a block of the shell."""
+    for block in (block for page in PAGES for block in blocks(page)):
+        for line in block.text.splitlines() if block.language in ("", "sh") else ():
             command = line.partition(" #")[0].strip().removeprefix(".venv/bin/")
             if command.startswith("heddle ") and not any(part in line for part in ELSEWHERE):
-                yield pytest.param(command, id=f"{page}: {command}")
+                yield pytest.param(command, id=f"{block}: {command}")
 
 
-@pytest.mark.parametrize("page", dict.fromkeys(page for page, _ in blocks("python")))
-def test_python(page, monkeypatch):
+def programs() -> dict[str, list[str]]:
+    """The Python of each page."""
+    found: dict[str, list[str]] = {}
+    for block in (block for page in PAGES for block in blocks(page)):
+        if block.language == "python" and not block.page.startswith(FRAGMENTS):
+            found.setdefault(block.page, []).append(block.text)
+    return found
+
+
+@pytest.mark.parametrize(("page", "texts"), programs().items())
+def test_python(page, texts, monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
-    for where, code in blocks("python"):
-        if where == page:
-            exec(code, names)
+    for text in texts:
+        exec(text, names)
     assert names
 
 
