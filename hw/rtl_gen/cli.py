@@ -62,7 +62,7 @@ def parse_commit(text: str) -> int:
 def write_board(board: Board, config: CardConfig, modules: list[str], commit: int,
                 folder: pathlib.Path) -> list[pathlib.Path]:
     """Write what a board's bitstream is built with beside its Verilog."""
-    from .vitis import folder as vitis      # imports the whole card
+    from .vitis import folder as vitis  # imports the whole card
 
     paths = []
     for name, text in vitis.texts(config, board, modules, commit=commit).items():

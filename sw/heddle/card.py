@@ -188,6 +188,16 @@ class Timed(Protocol):
         ...
 
 
+@runtime_checkable
+class Reserves(Protocol):
+    """A card that takes memory only for what is used."""
+
+    def reserve(self, channel_bytes: int) -> None:
+        """Promise that nothing from that byte of any channel on is used until the card is closed.
+        """
+        ...
+
+
 def check(card: Card, *, config: CardConfig | None = None, which: str = "the card") -> Identity:
     """Refuse a card of another contract or, if ``config`` is given, of another configuration.
 

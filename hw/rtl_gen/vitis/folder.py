@@ -12,27 +12,6 @@ from .board import SHARED, Board
 
 #: Control registers of a Vitis kernel, which are no arguments: name and byte offset.
 _CONTROL = (("CTRL", 0x0), ("GIER", 0x4), ("IP_IER", 0x8), ("IP_ISR", 0xC))
-_LINKS_MAKE = """
-# The links: AuroraFlow, built from its own repository.
-AURORA_FLOW_DIR ?= AuroraFlow
-USE_FRAMING     := 1
-FIFO_WIDTH      := @beat_bytes@
-ifeq ($(wildcard $(AURORA_FLOW_DIR)/aurora_flow.mk),)
-$(error AURORA_FLOW_DIR must be a clone of https://github.com/pc2/AuroraFlow, not $(AURORA_FLOW_DIR))
-endif
-include $(AURORA_FLOW_DIR)/aurora_flow.mk
-ifeq ($(TARGET),hw)
-LINK_XOS := $(AURORA_FLOW_XOS_HW)
-else
-LINK_XOS := $(AURORA_FLOW_XOS_HW_EMU)
-endif
-.DEFAULT_GOAL := all
-"""
-_LINKS_README = """
-The links to the neighbours are [AuroraFlow](https://github.com/pc2/AuroraFlow) kernels with framing, which the Makefile builds from a clone of it. Every card of
-the ring gets the same bitstream; cables go from the port of the next card (`@next_lanes@`) to the next card's port of the
-previous one (`@previous_lanes@`).
-"""
 
 
 def texts(config: CardConfig, board: Board, modules: list[str], *, commit: int
@@ -55,12 +34,10 @@ def texts(config: CardConfig, board: Board, modules: list[str], *, commit: int
     """
     board.check(config)
     values = _values(config, board, modules)
-    shared = {name: (SHARED / name).read_text(encoding="utf-8")
-              for name in ("Makefile", "package_kernel.tcl", "README.md")}
     return {
         "kernel.xml": kernel.xml(config),
         "connectivity.cfg": connectivity.text(config, board),
-        **{name: _fill(text, values) for name, text in shared.items()},
+        **{name: _shared(name, values) for name in ("Makefile", "package_kernel.tcl", "README.md")},
         board.constraints_name: _fill(board.constraints, values),
         "identity.json": json.dumps(identity(config, board, commit), indent=1) + "\n"}
 
@@ -95,9 +72,9 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
         "files": "\n".join(f"    {module}.v" for module in modules),
         "registers": "\n".join(f"    {{{name} {offset:#05x} {bits} {port}}}"
                                for name, offset, bits, port in entries),
-        "links": _fill(_LINKS_MAKE, {"beat_bytes": str(config.beat_bytes)}) if ring else "",
+        "links": _shared("links.mk", {"beat_bytes": str(config.beat_bytes)}) if ring else "",
         "links_connect": ", which stream which link" if ring else "",
-        "links_build": _fill(_LINKS_README, {
+        "links_build": _shared("links.md", {
             f"{side}_lanes": links[side]["lanes"] for side in ("previous", "next")})
         if ring else "",
         "make": "git clone https://github.com/pc2/AuroraFlow\nmake" if ring else "make",
@@ -106,6 +83,11 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
         "arguments": "\n".join(
             f"| {number} | `{a.name}` | `{a.offset:#05x}` | {a.bytes} | `{a.port}` | "
             f"{banks.get(a.port, '')} |" for number, a in enumerate(addressed))}
+
+
+def _shared(name: str, values: dict[str, str]) -> str:
+    """A file that boards share, filled in."""
+    return _fill((SHARED / name).read_text(encoding="utf-8"), values)
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
