@@ -20,6 +20,10 @@ class CardError(Exception):
     """The card did not do what was asked; nothing read from it is to be used."""
 
 
+class CardMissing(CardError):
+    """There is no card of that kind here, or nothing says which one."""
+
+
 class CardTimeout(CardError):
     """The card did not answer in time."""
 

@@ -46,6 +46,7 @@ class Package:
     def __init__(self, path: pathlib.Path):
         with zipfile.ZipFile(path) as file:
             texts = {name: file.read(name).decode() for name in file.namelist()}
+        self.path = path
         self.uuid = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
         kernel = ElementTree.fromstring(texts["kernel.xml"]).find("kernel")
         assert kernel.get("hwControlProtocol") == "ap_ctrl_hs"

@@ -12,7 +12,8 @@ import typer
 from rtl_gen.spec import config as configs
 from rtl_gen.spec import contract
 
-from ..card import backends, open_cards
+from .. import xrt
+from ..card import CardMissing, backends, open_cards
 from ..errors import RunError
 from . import common
 from .common import OUT
@@ -37,7 +38,8 @@ def cards(json: common.Json = None) -> None:
 
 def _identity(name: str) -> str:
     """Open a card of a kind and ask it who it is."""
-    card = open_cards(f"{name}:tiny")[0]
+    # A real card is what its bitstream was built from; a simulated one is what is asked for.
+    card = open_cards(f"{name}:{xrt.configuration() if name == 'xrt' else 'tiny'}")[0]
     try:
         found = card.identity()
     finally:
@@ -46,7 +48,7 @@ def _identity(name: str) -> str:
 
 
 def doctor() -> None:
-    """Check the installation: Python, packages, and that every kind of card opens.
+    """Check the installation: Python, packages, and that every kind of card that is here opens.
 
     Example: heddle doctor
     """
@@ -60,6 +62,8 @@ def doctor() -> None:
     for name, check in checks:
         try:
             rows.append((name, "ok", check()))
+        except CardMissing as error:
+            rows.append((name, "none", str(error)))
         # Whatever is wrong with one part, the others are looked at too.
         except Exception as error:
             rows.append((name, "fails", " ".join(str(error).split()) or type(error).__name__))

@@ -9,7 +9,7 @@ from rtl_gen.spec.registers import COMMAND, COMMAND_MAGIC, NO_STOP, RING, STATUS
 
 from ..card import CardError, CardStopped, CardTimeout, Identity, Status
 from .device import Device
-from .memory import Memory
+from .memory import PAGE, Memory
 from .start import Start, wait
 
 #: Seconds for a command that does nothing, and for a card that is reset.
@@ -64,13 +64,18 @@ class XrtCard:
                   **{f"stop{k}": NO_STOP for k in range(4)},
                   # Not the number of any neighbour's session, nor of the next.
                   "ring": self._place << RING["card"] | (self._session ^ 0x80) << RING["session"]}
-        kept = memory.read(0, place * beat + _STATUS_BYTES)
+        words = struct.pack(f"<{len(COMMAND)}I", *(record.get(name, 0) for name in COMMAND))
+        used = bool(memory.buffers)
+        if not used:
+            memory.take(PAGE)
         try:
-            memory.write(0, struct.pack(f"<{len(COMMAND)}I",
-                                        *(record.get(name, 0) for name in COMMAND)))
+            kept = memory.read(0, place * beat + _STATUS_BYTES)
+            memory.write(0, words)
             status = self._command(0, place * beat, PROBE_SECONDS, together=False)
-        finally:
             memory.write(0, kept)
+        finally:
+            if not used:
+                memory.release()
         return Identity(contract=status["contract"], configuration=status["configuration"],
                         commit=status["commit"], board=self._device.name)
 

@@ -13,6 +13,20 @@ from ..card import CardError
 XRT_ERRORS = (RuntimeError, ValueError, OSError, IndexError)
 
 
+#: Name of a kernel, before that of its configuration.
+PREFIX = "heddle_"
+
+
+def read(pyxrt: Any, path: pathlib.Path) -> tuple[Any, list[str]]:
+    """A bitstream as XRT reads it, and the names of its kernels."""
+    try:
+        xclbin = pyxrt.xclbin(str(path))
+        return xclbin, [kernel.get_name() for kernel in xclbin.get_kernels()]
+    except XRT_ERRORS as error:
+        raise CardError(f"the bitstream {path} must be an xclbin that XRT can read: "
+                        f"{_said(error)}") from None
+
+
 class Device:
     """A board with the bitstream loaded and the kernel held, so that no other process uses it.
 
@@ -44,7 +58,7 @@ class Device:
         except XRT_ERRORS as error:
             raise CardError(f"device {board} must be a board that XRT can open, as listed by "
                             f"`xrt-smi examine`: {_said(error)}") from None
-        self._kernel = self._load(path, f"heddle_{config.name}")
+        self._kernel = self._load(path, f"{PREFIX}{config.name}")
         first = registers.FIRST_BUFFER
         try:
             self._groups = [self._kernel.group_id(first + c) for c in range(config.channels)]
@@ -57,13 +71,7 @@ class Device:
 
     def _load(self, path: pathlib.Path, name: str) -> Any:
         """Load the bitstream; the kernel of that name."""
-        try:
-            xclbin = self.pyxrt.xclbin(str(path))
-            kernels = [kernel.get_name() for kernel in xclbin.get_kernels()]
-            platform = xclbin.get_xsa_name()
-        except XRT_ERRORS as error:
-            raise CardError(f"the bitstream {path} must be an xclbin that XRT can read: "
-                            f"{_said(error)}") from None
+        xclbin, kernels = read(self.pyxrt, path)
         if name not in kernels:
             raise CardError(f"the bitstream {path} must have the kernel {name}, not "
                             f"{', '.join(kernels) or 'none'}: name the configuration that it was "
@@ -72,7 +80,7 @@ class Device:
             uuid = self._device.load_xclbin(xclbin)
         except XRT_ERRORS as error:
             raise CardError(f"board {self} must have the shell that {path} was linked for, "
-                            f"{platform}, and be free: {_said(error)}") from None
+                            f"{xclbin.get_xsa_name()}, and be free: {_said(error)}") from None
         try:
             return self.pyxrt.kernel(self._device, uuid, name, self.pyxrt.kernel.exclusive)
         except XRT_ERRORS as error:

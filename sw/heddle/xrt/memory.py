@@ -16,8 +16,8 @@ PAGE = 4096
 class Memory:
     """Bytes of all channels; channel c is at ``c · channel_bytes``.
 
-    XRT keeps a copy of every buffer on the host, so that buffers are no larger than they must be:
-    nothing is taken before it is needed, then all of every channel, or what was reserved.
+    XRT keeps a copy of every buffer on the host, so that buffers should be no larger than they must
+    be: nothing is taken before it is needed, then all of every channel, or what was reserved.
 
     Parameters
     ----------
@@ -31,36 +31,30 @@ class Memory:
         self._to = direction.XCL_BO_SYNC_BO_TO_DEVICE
         self._from = direction.XCL_BO_SYNC_BO_FROM_DEVICE
         self.buffers: list[Any] = []
-        #: Bytes of each.
-        self.size = 0
-        self._most = config.channel_bytes
+        #: Bytes of each that there is, or is to be.
+        self.size = config.channel_bytes
 
     def reserve(self, size: int) -> None:
-        """Promise that nothing from byte ``size`` of any channel on is used."""
+        """Take so many bytes of each channel; nothing beyond is used."""
         if not 0 < size <= self._config.channel_bytes:
             raise ValueError(f"size must be in 1..{self._config.channel_bytes}, not {size}")
-        self._most = -(-size // PAGE) * PAGE
-        self.have(self._most)
+        if self.buffers:
+            raise CardError("memory must be reserved before it is used")
+        self.take(-(-size // PAGE) * PAGE)
 
-    def have(self, size: int) -> None:
-        """Have buffers of at least that size; what lies in smaller ones stays."""
-        if size <= self.size:
-            return
-        wanted = self._most if size > PAGE else PAGE
-        if size > wanted:
-            raise CardError(f"addresses in a channel must be below {wanted:#x}, which was reserved "
-                            f"for this model, not {size - 1:#x}")
-        kept = [self._fetch(channel, 0, self.size) for channel in range(len(self.buffers))]
-        self.buffers, self.size = [], 0
-        self.buffers = [self._device.buffer(channel, wanted)
-                        for channel in range(self._config.channels)]
-        self.size = wanted
-        for channel, data in enumerate(kept):
-            self._store(channel, 0, data)
+    def take(self, size: int) -> None:
+        """Have buffers of that size, where there are none yet."""
+        self.size = size
+        try:
+            for channel in range(self._config.channels):
+                self.buffers.append(self._device.buffer(channel, size))
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give all buffers back."""
-        self.buffers, self.size = [], 0
+        self.buffers, self.size = [], self._config.channel_bytes
 
     def address(self, offset: int) -> int:
         """Where channel 0's port sees a byte of its channel."""
@@ -70,26 +64,23 @@ class Memory:
         """Write to the board."""
         view = memoryview(data).cast("B")
         for channel, offset, done, size in self._pieces(address, len(view)):
-            self.have(offset + size)
             self._store(channel, offset, view[done:done + size])
 
     def read(self, address: int, size: int) -> bytes:
         """Read from the board."""
         parts = []
         for channel, offset, _, length in self._pieces(address, size):
-            self.have(offset + length)
             parts.append(self._fetch(channel, offset, length))
         return b"".join(parts)
 
     def written(self, offset: int, size: int) -> bytes:
         """What the host wrote last, or read last, at a place of channel 0; the board is not asked.
         """
-        self.have(offset + size)
+        self._check(offset, size)
         return bytes(self.buffers[0].read(size, offset).tobytes())
 
     def _store(self, channel: int, offset: int, data: bytes | memoryview) -> None:
-        if not len(data):
-            return
+        self._check(offset, len(data))
         buffer = self.buffers[channel]
         try:
             buffer.write(data, offset)
@@ -98,14 +89,21 @@ class Memory:
             raise self._failed("written to", channel, error) from None
 
     def _fetch(self, channel: int, offset: int, size: int) -> bytes:
-        if not size:
-            return b""
+        self._check(offset, size)
         buffer = self.buffers[channel]
         try:
             buffer.sync(self._from, size, offset)
             return bytes(buffer.read(size, offset).tobytes())
         except XRT_ERRORS as error:
             raise self._failed("read from", channel, error) from None
+
+    def _check(self, offset: int, size: int) -> None:
+        """Take memory if there is none yet; refuse what lies beyond it."""
+        if not self.buffers:
+            self.take(self.size)
+        if offset + size > self.size:
+            raise CardError(f"addresses in a channel must be below {self.size:#x}, which was "
+                            f"reserved, not {offset + size - 1:#x}")
 
     def _failed(self, what: str, channel: int, error: Exception) -> CardError:
         return CardError(f"channel {channel} of board {self._device} could not be {what}: "

@@ -9,9 +9,9 @@ from typing import Any
 
 from rtl_gen.spec.config import CardConfig
 
-from ..card import CardError
+from ..card import CardError, CardMissing
 from .card import XrtCard
-from .device import Device
+from .device import PREFIX, Device, read
 from .start import Start
 
 #: The bitstream, and the boards by number or PCIe address (bus:device.function) with commas between
@@ -38,9 +38,9 @@ def open_cards(config: CardConfig, *, xclbin: str | os.PathLike[str] | None = No
     CardError
         XRT, a board or the bitstream is missing, or they do not match.
     """
-    path = _bitstream(xclbin, config)
-    boards = _boards(devices, config)
     pyxrt = _pyxrt()
+    path = _bitstream(xclbin)
+    boards = _boards(devices, config)
     start = Start(config.cards)
     cards: list[XrtCard] = []
     try:
@@ -54,20 +54,29 @@ def open_cards(config: CardConfig, *, xclbin: str | os.PathLike[str] | None = No
     return cards
 
 
+def configuration() -> str:
+    """Name of the configuration whose kernel is in the bitstream that the environment names."""
+    pyxrt, path = _pyxrt(), _bitstream(None)
+    for name in read(pyxrt, path)[1]:
+        if name.startswith(PREFIX):
+            return name.removeprefix(PREFIX)
+    raise CardError(f"the bitstream {path} must have a kernel of Heddle's, and has none")
+
+
 def _pyxrt() -> Any:
     """pyxrt, which XRT installs outside of Python's own folders."""
     try:
         return importlib.import_module("pyxrt")
     except ImportError as error:
-        raise CardError(f"pyxrt must be importable for cards of the kind xrt: install XRT and run "
-                        f"`source /opt/xilinx/xrt/setup.sh` in this shell ({error})") from None
+        raise CardMissing("pyxrt must be importable for cards of the kind xrt: install XRT and run "
+                          f"`source /opt/xilinx/xrt/setup.sh` in this shell ({error})") from None
 
 
-def _bitstream(given: str | os.PathLike[str] | None, config: CardConfig) -> pathlib.Path:
+def _bitstream(given: str | os.PathLike[str] | None) -> pathlib.Path:
     text = given if given is not None else os.environ.get(XCLBIN)
     if not text:
-        raise CardError(f"the bitstream must be given for xrt:{config.name}: set {XCLBIN} to its "
-                        "xclbin file, which `heddle rtl --board` and make build")
+        raise CardMissing(f"the bitstream must be given: set {XCLBIN} to its xclbin file, which "
+                          "`heddle rtl --board` and make build")
     path = pathlib.Path(text)
     if not path.is_file():
         raise CardError(f"the bitstream must be an xclbin file, not {str(path)!r}, where there is "
