@@ -3,7 +3,6 @@
 
 import contextlib
 import re
-import subprocess
 import sys
 import zipfile
 
@@ -18,14 +17,12 @@ from heddle.xrt import card as xrt_card
 from rtl_gen.spec import contract, isa
 from rtl_gen.spec.config import TINY
 from tests import programs
+from tests.doubles import fixtures
 from tests.doubles import machine as machines
-from tests.doubles import package
+from tests.doubles.fixtures import COMMIT, MODEL
 
 pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("xrt tiny")]
 
-DOUBLES = package.HERE
-MODEL = DOUBLES.parents[1] / "sw" / "models" / "shakespeare-gpt2"
-COMMIT = 0x1234ABCD
 BEAT, CHANNEL = TINY.beat_bytes, TINY.channel_bytes
 HALT = isa.encode("HALT")
 BDF = "0000:3b:00.1"
@@ -33,33 +30,11 @@ BOARD = f"{BDF} (xilinx_u280_gen3x16_xdma_base_1)"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What ``heddle rtl --board u280`` writes of the tiny card."""
-    made = tmp_path_factory.mktemp("board") / "tiny"
-    subprocess.run([sys.executable, "-m", "heddle", "rtl", "--board", "u280", "--config", "tiny",
-                    "--no-dsp48", "--commit", f"{COMMIT:08x}", "-o", made], check=True)
-    return made
+def xclbin(tmp_path_factory):
+    return fixtures.build(tmp_path_factory.mktemp("xclbin"), "--board", "u280")
 
 
-@pytest.fixture(scope="module")
-def xclbin(folder, tmp_path_factory):
-    return package.archive(folder, tmp_path_factory.mktemp("xclbin") / "tiny.xclbin")
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """A machine with one U280, which `import pyxrt` finds itself in."""
-    def plug(**boards):
-        made = machines.Machine(**boards)
-        monkeypatch.setattr(machines, "here", made)
-        return made
-
-    monkeypatch.syspath_prepend(str(DOUBLES))
-    monkeypatch.delenv("HEDDLE_XCLBIN", raising=False)
-    monkeypatch.delenv("HEDDLE_XRT_DEVICES", raising=False)
-    plug()
-    yield plug
-    sys.modules.pop("pyxrt", None)
+machine = pytest.fixture(fixtures.machine)
 
 
 @pytest.fixture

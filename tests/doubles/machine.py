@@ -5,6 +5,7 @@
 import dataclasses
 import re
 
+from cardsim.rtl.timing import LinkTiming
 from tests.doubles.package import Package
 from tests.doubles.simulation import READ, RESET, WRITE, Simulation
 
@@ -63,7 +64,9 @@ class Board:
 class Machine:
     """Boards, and the cables of a ring among them if there are several."""
 
-    def __init__(self, boards: int = 1, shell: str = "xilinx_u280_gen3x16_xdma_base_1"):
+    def __init__(self, boards: int = 1, shell: str = "xilinx_u280_gen3x16_xdma_base_1",
+                 link: LinkTiming | None = None):
+        self.link = link or LinkTiming()
         self.boards = [Board(shell, f"0000:{0x3b + 0x20 * k:02x}:00.1", place=k)
                        for k in range(boards)]
         #: What a test wants every run to end with, instead of what it does.
@@ -99,7 +102,7 @@ class Machine:
             banks, size = board.geometry
             width = int(package.ports[package.masters[0]].get("dataWidth")) // 8
             board.simulation = Simulation(package.library(len(group)), len(group), banks, size,
-                                          width, 100.0)
+                                          width, 100.0, self.link)
         else:
             board.simulation = first.simulation
         board.package = package

@@ -7,6 +7,7 @@ owner.
 
 import ctypes
 import pathlib
+import types
 
 from cardsim.rtl.timing import LinkTiming, Timing
 
@@ -23,7 +24,7 @@ class Simulation:
     """The cards of one library, each with so many banks of HBM."""
 
     def __init__(self, library: pathlib.Path, cards: int, banks: int, bank_bytes: int,
-                 beat_bytes: int, clock_mhz: float):
+                 beat_bytes: int, clock_mhz: float, link: LinkTiming):
         u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
         # As pyxrt does, calls hold the interpreter's lock: another thread runs between them only.
         lib = self._lib = ctypes.PyDLL(str(library))
@@ -38,8 +39,10 @@ class Simulation:
         timing = Timing(clock_mhz=clock_mhz)
         lib.heddle_hbm_open(cards, banks, bank_bytes, beat_bytes,
                             ctypes.byref(timing.structure(None)))
-        lib.heddle_open(beat_bytes, timing.seed,
-                        ctypes.byref(LinkTiming().structure(clock_mhz)), 1)
+        lib.heddle_open(beat_bytes, timing.seed, ctypes.byref(link.structure(clock_mhz)), 2)
+        lib.heddle_cut.argtypes = [u32, u32, u64]
+        for cut in link.cuts(types.SimpleNamespace(cards=cards)):
+            lib.heddle_cut(*cut)
 
     def access(self, card: int, kind: int, address: int = 0, data: int = 0) -> int:
         """One access to the control port, or a reset; the word read or written."""
