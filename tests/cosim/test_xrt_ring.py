@@ -73,8 +73,8 @@ def test_a_card_alone_does_not_wait_for_ever(machine, xclbin, monkeypatch):
 
 def test_a_cable_that_is_pulled_is_named(machine, xclbin):
     machine(boards=2, link=LinkTiming(cut=(0, 100_000)))
-    sentence = (r"^the link between card [01] and card [01] of 2 failed: card [01] has heard nothing "
-                r"from the other for too long; check the link, then reset all cards$")
+    sentence = (r"^the link between card [01] and card [01] of 2 failed: card [01] has heard "
+                r"nothing from the other for too long; check the link, then reset all cards$")
     with heddle.load(MODEL, cards="xrt:tiny*2", xclbin=xclbin) as model, \
             pytest.raises(CardError, match=sentence):
         model.complete("ROMEO.\n", max_new_tokens=16)
