@@ -33,7 +33,8 @@ def xclbin(tmp_path_factory):
     data = json.loads(path.read_text())
     data["links"]["beat_bytes"] = [TINY.beat_bytes]
     path.write_text(json.dumps(data))
-    return fixtures.build(folder, "--set", "cards=2", "--board", str(folder / "narrow"))
+    return fixtures.build(folder, "--set", "cards=2", "--no-dsp48",
+                          "--board", str(folder / "narrow"))
 
 
 machine = pytest.fixture(fixtures.machine)

@@ -4,6 +4,7 @@
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 from tests.doubles import machine as machines
 from tests.doubles import package
@@ -15,9 +16,22 @@ COMMIT = 0x1234ABCD
 
 def build(folder: pathlib.Path, *arguments: str) -> pathlib.Path:
     """A bitstream of what ``heddle rtl --board`` writes of the tiny card."""
-    subprocess.run([sys.executable, "-m", "heddle", "rtl", "--config", "tiny", "--no-dsp48",
+    subprocess.run([sys.executable, "-m", "heddle", "rtl", "--config", "tiny",
                     "--commit", f"{COMMIT:08x}", "-o", folder / "tiny", *arguments], check=True)
     return package.archive(folder / "tiny", folder / "tiny.xclbin")
+
+
+def edited(xclbin: pathlib.Path, path: pathlib.Path, name: str, *changes: tuple[str, str]
+           ) -> pathlib.Path:
+    """A bitstream with texts replaced in one of its files."""
+    with zipfile.ZipFile(xclbin) as source, zipfile.ZipFile(path, "w") as made:
+        for entry in source.namelist():
+            text = source.read(entry).decode()
+            for old, new in changes if entry == name else ():
+                assert old in text
+                text = text.replace(old, new)
+            made.writestr(entry, text)
+    return path
 
 
 def machine(monkeypatch):

@@ -199,6 +199,7 @@ class run:
         for number, word in enumerate(self._words):
             board.write(FIRST + 4 * number, word)
         board.write(CTRL, 1)
+        machine.here.log.append(("command", board.place, self._words[0] | self._words[1] << 32))
         machine.here.log.append(("start", board.place, board.simulation.cycles))
         self._state = ert_cmd_state.ERT_CMD_STATE_SUBMITTED
 
