@@ -13,7 +13,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/host.md", "docs/simulators.md", "docs/cli.md", "docs/rtl.md")
 #: Commands that other tests or `make demo` run, because they take minutes.
-ELSEWHERE = ("heddle demo", "--config u280", "--board u280", "python -m", "heddle doctor", "heddle rtl --list")
+ELSEWHERE = ("heddle demo", "--config u280", "--board u280", "python -m", "heddle doctor",
+             "heddle rtl --list")
 
 
 def blocks(language: str):
