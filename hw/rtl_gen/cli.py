@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -14,7 +15,9 @@ from rich.table import Table
 
 from . import emit, pins, units
 from .spec import config as configs
+from .spec.config import CardConfig
 from .standalone import Standalone
+from .vitis.board import Board, boards, find
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -25,12 +28,13 @@ def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]
     return emit.convert(component, top, clocked=True)
 
 
-def make(unit: str, config: str, settings: dict[str, str]) -> tuple[str, wiring.Component]:
+def make(unit: str, config: str, settings: dict[str, str], commit: int = 0
+         ) -> tuple[str, wiring.Component]:
     """Module name and component of the card or of a unit, with the pins that it has on its own."""
     if unit == "card":
         from .card import Card
         changed = units.configure(configs.find(config), settings)
-        return f"heddle_{changed.name}", Card(changed, commit=0)
+        return f"heddle_{changed.name}", Card(changed, commit=commit)
     return f"heddle_{unit}", Standalone(units.build(unit, config, settings))
 
 
@@ -48,21 +52,46 @@ def write(texts: dict[str, str], folder: pathlib.Path,
     return [*paths, files, waivers, about]
 
 
+def parse_commit(text: str) -> int:
+    """The first 32 bits of a commit, from eight or more hexadecimal digits."""
+    if not re.fullmatch(r"[0-9a-fA-F]{8,}", text):
+        raise ValueError(f"the commit must be eight hexadecimal digits or more, not {text!r}")
+    return int(text[:8], 16)
+
+
+def write_board(board: Board, config: CardConfig, modules: list[str], commit: int,
+                folder: pathlib.Path) -> list[pathlib.Path]:
+    """Write what a board's bitstream is built with beside its Verilog."""
+    from .vitis import folder as vitis  # imports the whole card
+
+    paths = []
+    for name, text in vitis.texts(config, board, modules, commit=commit).items():
+        paths.append(folder / name)
+        paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
 @app.command()
 def rtl(
     output: Annotated[pathlib.Path | None, typer.Option(
         "-o", "--output", help="Folder to write to.")] = None,
-    config: Annotated[str, typer.Option(
-        help=f"One of {', '.join(configs.CONFIGS)}.",
-        autocompletion=lambda: list(configs.CONFIGS))] = "tiny",
+    config: Annotated[str | None, typer.Option(
+        help=f"One of {', '.join(configs.CONFIGS)} [default: tiny; u280 for a board].",
+        autocompletion=lambda: list(configs.CONFIGS))] = None,
     unit: Annotated[str, typer.Option(
         help="The whole card, or one unit (see --list).",
         autocompletion=lambda: ["card", *units.UNITS])] = "card",
     settings: Annotated[list[str] | None, typer.Option(
         "--set", metavar="NAME=VALUE",
         help="Change a parameter; may be given several times.")] = None,
-    dsp48: Annotated[bool, typer.Option(
-        "--dsp48", help="Multipliers as DSP48E2 of UltraScale+, two products in each.")] = False,
+    board: Annotated[str | None, typer.Option(
+        help=f"Add what makes a bitstream of the card: {', '.join(boards())}, or a folder "
+             "with board.json.")] = None,
+    commit: Annotated[str | None, typer.Option(
+        metavar="DIGITS", help="Commit that the card is to show in its status record.")] = None,
+    dsp48: Annotated[bool | None, typer.Option(
+        "--dsp48/--no-dsp48", help="Multipliers as DSP48E2 of UltraScale+, two products in each "
+                                   "[default: for a board].")] = None,
     show: Annotated[bool, typer.Option(
         "--list", help="List the units and their parameters.")] = False,
     json_file: Annotated[pathlib.Path | None, typer.Option(
@@ -71,6 +100,8 @@ def rtl(
     """Generate Verilog of a card or of one unit.
 
     Example: heddle rtl --unit softmax --set lanes=16 -o build/softmax
+
+    Example: heddle rtl --board u280 -o build/u280
     """
     console = Console(stderr=True)
     if show:
@@ -87,15 +118,27 @@ def rtl(
             raise ValueError("the folder to write to must be given with -o, as in -o build/card")
         if output.exists() and not output.is_dir():
             raise ValueError(f"-o must be a folder, not the file {output}")
+        if (board or commit) and unit != "card":
+            raise ValueError(f"--board and --commit must be given with the whole card, not with "
+                             f"the unit {unit}")
         start = time.monotonic()
-        what = f"{config} card" if unit == "card" else unit
+        config = config or ("u280" if board else "tiny")
+        chosen = units.parse_settings(settings or [])
+        shown = parse_commit(commit) if commit else 0
+        on, what = None, f"{config} card" if unit == "card" else unit
+        if board:
+            on = find(board)
+            on.check(units.configure(configs.find(config), chosen))
+            what += f" for {on.title}"
         with console.status(f"generating {what}"):
-            chosen = units.parse_settings(settings or [])
-            top, component = make(unit, config, chosen)
-            texts = emit.convert(component, top, clocked=True, dsp48=dsp48)
+            top, component = make(unit, config, chosen, shown)
+            texts = emit.convert(component, top, clocked=True,
+                                 dsp48=bool(board) if dsp48 is None else dsp48)
         paths = write(texts, output, units.describe(unit, config, chosen))
         paths.append(output / f"{top}.veo")
         paths[-1].write_text(pins.template(component, top))
+        if on is not None:
+            paths += write_board(on, component.config, list(texts), shown, output)
     except (ValueError, OSError) as error:
         console.print(f"heddle rtl: {error}", style="red", markup=False,
                       highlight=False, soft_wrap=True)

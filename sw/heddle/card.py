@@ -20,6 +20,10 @@ class CardError(Exception):
     """The card did not do what was asked; nothing read from it is to be used."""
 
 
+class CardMissing(CardError):
+    """There is no card of that kind here, or nothing says which one."""
+
+
 class CardTimeout(CardError):
     """The card did not answer in time."""
 
@@ -185,6 +189,16 @@ class Timed(Protocol):
     @property
     def nominal_gbps(self) -> float:
         """Bytes per ns of one channel on paper."""
+        ...
+
+
+@runtime_checkable
+class Reserves(Protocol):
+    """A card that takes memory only for what is used."""
+
+    def reserve(self, channel_bytes: int) -> None:
+        """Promise that nothing from that byte of any channel on is used until the card is closed.
+        """
         ...
 
 

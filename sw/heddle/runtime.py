@@ -12,7 +12,7 @@ from rtl_gen.spec import registers
 from rtl_gen.spec.isa import Register
 
 from . import ring
-from .card import Card, Status
+from .card import Card, Reserves, Status
 from .compile import DECODE, Compiler
 from .errors import UserError
 from .image import Block, Images, Once
@@ -74,6 +74,9 @@ class Runtime:
 
         ``progress`` is called with parts done and parts.
         """
+        for card, layout in zip(self.cards, self.layouts, strict=True):
+            if isinstance(card, Reserves):
+                card.reserve(layout.memory.used * layout.config.beat_bytes)
         once = Once(source) if len(self.cards) > 1 else source
         images = [Images(layout, once) for layout in self.layouts]
         for number in range(images[0].stages):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what of docs/ is generated: docs/isa.md, docs/registers.md, the pins of the units.
+"""Write what of docs/ is generated: docs/isa.md, docs/registers.md, pins of units, boards.
 
     python sw/tools/write_docs.py            writes them
     python sw/tools/write_docs.py --check    exits with status 1 if one is out of date
@@ -10,6 +10,7 @@ import functools
 import pathlib
 import sys
 
+import board_tables
 import pin_tables
 
 from rtl_gen.spec import config, formats, isa, link, registers, rules
@@ -70,6 +71,12 @@ def registers_page() -> str:
                 (f"`{registers.STATUS_BASE:#05x}`", "status record, read only")]
     parts = [f"# Registers and records\n\n{GENERATED}\n", registers.__doc__.split("\n", 1)[1].strip(),
              "\n\n## Control port\n\n", _table(("offset", "register"), offsets)]
+    parts.append("\n## As a Vitis kernel\n\nArguments by number; c is the channel. A ring's streams have numbers behind them.\n\n")
+    (low, *_), (high, *_) = registers.arguments(0)
+    parts.append(_table(("number", "argument", "offset", "bytes"), [
+        (0, f"`{low}`, of the command record's byte address", f"`{registers.CONTROL[low]:#05x}`", 4),
+        (1, f"`{high}`", f"`{registers.CONTROL[high]:#05x}`", 4),
+        (f"{registers.FIRST_BUFFER} + c", "`hbm00` …: the channel's buffer", f"`{registers.CHANNEL_BASE:#05x}` + 8c", 8)]))
     for title, words, magic in (("Command record", registers.COMMAND, registers.COMMAND_MAGIC),
                                 ("Status record", registers.STATUS, registers.STATUS_MAGIC),
                                 ("Result record", registers.RESULT, None)):
@@ -104,7 +111,12 @@ def unit_page(name: str) -> str:
     return text
 
 
-PAGES = {"isa.md": isa_page, "registers.md": registers_page} | {
+def boards_page() -> str:
+    """The page of boards with its table made anew."""
+    return board_tables.renewed((DOCS / "boards.md").read_text())
+
+
+PAGES = {"isa.md": isa_page, "registers.md": registers_page, "boards.md": boards_page} | {
     f"units/{name}.md": functools.partial(unit_page, name)
     for name in dict.fromkeys(pin_tables.PAGES.values())}
 

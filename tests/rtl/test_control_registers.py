@@ -119,7 +119,13 @@ def test_addresses_are_kept_and_unknown_ones_refused(stall):
         for place, value in zip(places, status, strict=True):
             assert await host.read(ctx, place) == (value, 0)
             assert await host.write(ctx, place, 0) == SLVERR
-        known = {CTRL, GIE, IER, ISR, *kept, *places}
+        reserved = range(spec.CONTROL["command_high"] + 4, spec.CHANNEL_BASE, 4)
+        for address in reserved:
+            assert await host.write(ctx, address, 0xFFFFFFFF) == 0
+            assert (await host.read(ctx, address))[1] == SLVERR
+        assert await host.read(ctx, kept[1]) == (values[kept[1]], 0)
+        assert await host.read(ctx, kept[2]) == (values[kept[2]], 0)
+        known = {CTRL, GIE, IER, ISR, *kept, *places, *reserved}
         unknown = [*rng.sample([a for a in range(0, 4096) if a not in known], 40),
                    spec.CHANNEL_BASE + 8 * TINY.channels, spec.STATUS_BASE + 4 * len(spec.STATUS)]
         for address in unknown:

@@ -24,7 +24,8 @@ PAGES = [page for page in pages() if not page.startswith(APART)]
 #: Parts of a generator, which are no programs.
 FRAGMENTS = ("docs/architecture.md", "docs/units/")
 #: Commands that other tests or `make demo` run, because they take minutes.
-ELSEWHERE = ("heddle demo", "--config u280", "heddle doctor", "rtl:u280", "heddle serve")
+ELSEWHERE = ("heddle demo", "--config u280", "heddle doctor", "rtl:u280", "heddle serve",
+             "--board u280")
 
 
 def commands():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pins of a card: those of a Vitis RTL kernel, with plain AXI behind them."""
 
-from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
+from amaranth import ClockDomain, ClockSignal, Const, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,6 +32,7 @@ def pins(config: CardConfig) -> dict[str, wiring.Member]:
         for side in SIDES:
             for prefix, there, back in (("m_axis", Out, In), ("s_axis", In, Out)):
                 members |= {f"{prefix}_{side}_tdata": there(8 * config.beat_bytes),
+                            f"{prefix}_{side}_tkeep": there(config.beat_bytes),
                             f"{prefix}_{side}_tvalid": there(1),
                             f"{prefix}_{side}_tready": back(1), f"{prefix}_{side}_tlast": there(1)}
     return members
@@ -66,11 +67,15 @@ class Shell(wiring.Component):
         m.d.comb += [ResetSignal("shell").eq(shell), ResetSignal("sync").eq(units)]
 
     def join_link(self, m: Module, side: str, tx, rx) -> None:
-        """Connect frames to and from a neighbour: ``m_axis_<side>``, ``s_axis_<side>``."""
+        """Connect frames to and from a neighbour: ``m_axis_<side>``, ``s_axis_<side>``.
+
+        Frames are of whole beats; link kernels have the pin ``tkeep`` all the same.
+        """
         there, back = ({part: getattr(self, f"{prefix}_{side}_{part}") for part in (
             "tdata", "tvalid", "tready", "tlast")} for prefix in ("m_axis", "s_axis"))
         m.d.comb += [
             there["tdata"].eq(tx.p.data), there["tlast"].eq(tx.p.last),
+            getattr(self, f"m_axis_{side}_tkeep").eq(Const(-1, self.config.beat_bytes)),
             there["tvalid"].eq(tx.valid), tx.ready.eq(there["tready"]),
             rx.p.data.eq(back["tdata"]), rx.p.last.eq(back["tlast"]),
             rx.valid.eq(back["tvalid"]), back["tready"].eq(rx.ready)]

@@ -20,7 +20,9 @@ class Registers(wiring.Component):
 
     Start, done, idle, ready and the interrupt follow ``ap_ctrl_hs`` of the Vitis kernels.  An
     access to an address that is no register, a write to the status window, and a write to an
-    address register while a command runs answer SLVERR and change nothing.
+    address register while a command runs answer SLVERR and change nothing.  Writes to the words
+    between the arguments are taken and change nothing either: XRT writes all words from the first
+    argument to the last one's end before every start.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ class Registers(wiring.Component):
         plain = {spec.CONTROL["command_low"]: command[0], spec.CONTROL["command_high"]: command[1]}
         plain |= {spec.CHANNEL_BASE + 4 * k: register for k, register in enumerate(base)}
 
+        reserved = range(spec.CONTROL["command_high"] + 4, spec.CHANNEL_BASE, 4)
+
         # Writes: address and data are taken separately, as they come.
         address, addressed = Signal(ADDRESS_BITS), Signal()
         value, strobe, valued = Signal(32), Signal(4), Signal()
@@ -108,6 +112,8 @@ class Registers(wiring.Component):
                             m.d.sync += bus.bresp.eq(SLVERR)
                         with m.Else():
                             m.d.sync += register.eq(written(register))
+                with m.Case(*reserved):
+                    pass
                 with m.Default():
                     m.d.sync += bus.bresp.eq(SLVERR)
 

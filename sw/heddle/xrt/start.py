@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the kernels of a ring right behind each other, and waits for runs."""
+
+import threading
+import time
+from typing import Any
+
+from ..card import CardError, CardTimeout
+
+#: Seconds for which a card waits until all of its ring are to be started.
+PATIENCE = 2.0
+#: Milliseconds of one wait of XRT's, for one card and for a card of a ring.  pyxrt holds Python's
+#: lock meanwhile: nothing interrupts it, and no thread of another card gets on.
+ALONE_MS, RING_MS = 100, 1
+#: States of a run that has failed; all others but COMPLETED are those of one that goes on.
+FAILED = ("ERROR", "ABORT", "NORESPONSE", "SKERROR", "SKCRASHED")
+
+
+class Start:
+    """A meeting of the cards of a ring.
+
+    Cards wait for their neighbours' messages for half a millisecond, which is less than threads of
+    Python may need to start one card after another.  The last card that comes starts them all.
+
+    Parameters
+    ----------
+    cards : int
+    """
+
+    def __init__(self, cards: int) -> None:
+        self._changed = threading.Condition()
+        self._open = set(range(cards))
+        self._waiting: dict[int, Any] = {}
+        self._errors: dict[int, Exception] = {}
+
+    def begin(self, card: int, run: Any) -> None:
+        """Start a run, together with those of the other cards; they are waited for, but not for
+        longer than :data:`PATIENCE`."""
+        with self._changed:
+            self._errors.pop(card, None)
+            self._waiting[card] = run
+            if not self._waiting.keys() >= self._open:
+                self._changed.wait_for(lambda: card not in self._waiting, PATIENCE)
+            if card in self._waiting:
+                for number, waiting in self._waiting.items():
+                    try:
+                        waiting.start()
+                    except Exception as error:
+                        self._errors[number] = error
+                self._waiting.clear()
+                self._changed.notify_all()
+            if failure := self._errors.pop(card, None):
+                raise CardError(f"the kernel could not be started: {failure}") from None
+
+    def leave(self, card: int) -> None:
+        """The card is closed; nobody waits for it."""
+        with self._changed:
+            self._open.discard(card)
+            self._changed.notify_all()
+
+    @property
+    def slice_ms(self) -> int:
+        """Milliseconds of one wait."""
+        return RING_MS if len(self._open) > 1 else ALONE_MS
+
+
+def wait(run: Any, seconds: float, slice_ms: int, *, who: str) -> None:
+    """Wait for a run until it has completed.
+
+    Raises
+    ------
+    CardTimeout
+        It has not in that time.
+    CardError
+        XRT says that it failed.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        state = run.wait(max(1, min(slice_ms, int(1000 * left))))
+        name = str(getattr(state, "name", state)).removeprefix("ERT_CMD_STATE_")
+        if name == "COMPLETED":
+            return
+        if name in FAILED:
+            raise CardError(f"the kernel's run on {who} must end as COMPLETED, not as {name}: "
+                            f"look for errors with `xrt-smi examine` and `dmesg`")
+        if time.monotonic() >= end:
+            raise CardTimeout(f"the command on {who} must end within {seconds:g} s, and has not")
+        time.sleep(0)       # lets other threads in
