@@ -2,8 +2,8 @@
 """The tutorial and the guides: commands, changes and programs, in their order, with their output.
 
 A copy of the repository is worked in, as a reader would: pages change files.  Blocks of `sh` run in
-bash, those of `diff` are applied, those of `python` are executed; a block of `text` is the output
-of the block before it.
+bash, those of `diff` are applied, those of `python` are executed; a block of `text` is what the
+block before it prints.
 """
 
 import os
