@@ -84,3 +84,14 @@ def test_stop_texts_of_an_argument():
             stop_texts(wrong)
     with pytest.raises(UserError, match=f"stop must be at most {MOST_STOPS} texts, not 17"):
         stop_texts(["a"] * 17)
+
+
+def test_of_several_stop_texts_in_one_token_the_first_place_counts():
+    class Words:
+        def decode(self, tokens):
+            return "".join(["one two three"][token] for token in tokens)
+
+    for stops in (["three", "two"], ["two", "three"]):
+        text = Text(Words(), stops)
+        assert text.add(0) == "one "
+        assert text.stopped
