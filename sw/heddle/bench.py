@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rtl_gen.spec import registers
 
-from .card import Card, Identity, Status
+from .card import Card, Identity, Reserves, Status
 from .errors import RunError, UserError
 from .layout import Layout
 from .program import Program
@@ -163,6 +163,10 @@ class Meter:
 
     def identity(self) -> Identity:
         return self.card.identity()
+
+    def reserve(self, channel_bytes: int) -> None:
+        if isinstance(self.card, Reserves):
+            self.card.reserve(channel_bytes)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         self.card.write(address, data)

@@ -144,6 +144,8 @@ class Bench:
         source = RandomSource(self.shape, self.seed, runtimes[0].layout.pruning)
         once = Once(source) if len(runtimes[0].cards) > 1 else source
         images = [Images(layout, once) for layout in runtimes[0].layouts]
+        for runtime in runtimes:
+            runtime.reserve()
         for number in range(images[0].stages):
             for card, image in enumerate(images):
                 for block in image.stage(number):

@@ -63,6 +63,12 @@ class Runtime:
         self._noted: _Kind | None = None
         self._session = 0
 
+    def reserve(self) -> None:
+        """Tell cards that take memory as it is needed how much that is."""
+        for card, layout in zip(self.cards, self.layouts, strict=True):
+            if isinstance(card, Reserves):
+                card.reserve(layout.memory.used * layout.config.beat_bytes)
+
     def load(self, blocks: Iterable[Block], card: int = 0) -> None:
         """Write a card's part of a model."""
         for block in blocks:
@@ -74,9 +80,7 @@ class Runtime:
 
         ``progress`` is called with parts done and parts.
         """
-        for card, layout in zip(self.cards, self.layouts, strict=True):
-            if isinstance(card, Reserves):
-                card.reserve(layout.memory.used * layout.config.beat_bytes)
+        self.reserve()
         once = Once(source) if len(self.cards) > 1 else source
         images = [Images(layout, once) for layout in self.layouts]
         for number in range(images[0].stages):

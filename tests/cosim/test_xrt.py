@@ -2,6 +2,7 @@
 """Real cards' driver on the double of pyxrt: what `heddle rtl --board` wrote, Verilated."""
 
 import contextlib
+import json
 import re
 import sys
 
@@ -148,6 +149,21 @@ def test_the_command_line_finds_the_bitstream_in_the_environment(machine, xclbin
                         inspecting._identity("xrt"))
 
 
+def test_a_bench_takes_what_it_needs_and_compares(machine, xclbin, monkeypatch, tmp_path):
+    monkeypatch.setenv("HEDDLE_XCLBIN", str(xclbin))
+    sizes, allocate = set(), machines.Board.allocate
+    monkeypatch.setattr(machines.Board, "allocate", lambda board, bank, size: (
+        sizes.add(size), allocate(board, bank, size))[1])
+    output = tmp_path / "bench.json"
+    assert cli.run(["bench", "--cards", "xrt:tiny", "--shape", "1:64:290", "--context", "4",
+                    "--json", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert found["equal_to_sim"] is True
+    assert found["commit"]
+    assert found["cycles_total"] > 1000
+    assert max(sizes) < CHANNEL // 8
+
+
 # ---- The double: what the files say is what happens. ----
 
 @pytest.mark.parametrize(("old", "new"), [
@@ -255,6 +271,11 @@ def test_without_the_board(machine, xclbin):
         "there must be one board for one card, not 0, 1")
     assert refused(xclbin=xclbin, devices=[0, 0], cards="xrt:tiny*2") == (
         "the boards must be 2 different ones for this ring, not 0, 0")
+
+
+def test_options_of_simulated_cards(machine, xclbin):
+    with pytest.raises(ValueError, match=r"^clock_mhz must be left out on real cards$"):
+        open_cards("xrt:tiny", xclbin=xclbin, clock_mhz=200)
 
 
 def test_another_kernel(machine, xclbin):

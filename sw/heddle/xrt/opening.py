@@ -4,7 +4,7 @@
 import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rtl_gen.spec.config import CardConfig
@@ -20,7 +20,8 @@ XCLBIN, DEVICES = "HEDDLE_XCLBIN", "HEDDLE_XRT_DEVICES"
 
 
 def open_cards(config: CardConfig, *, xclbin: str | os.PathLike[str] | None = None,
-               devices: Sequence[int | str] | None = None) -> list[XrtCard]:
+               devices: Sequence[int | str] | None = None,
+               say: Callable[[str], None] = lambda text: None, **simulated: Any) -> list[XrtCard]:
     """Load a bitstream onto boards and open them as the cards of a ring, or as one card.
 
     Parameters
@@ -32,12 +33,20 @@ def open_cards(config: CardConfig, *, xclbin: str | os.PathLike[str] | None = No
     devices : sequence of int or str, optional
         Boards in the order of the ring, as XRT numbers them or by PCIe address;
         ``$HEDDLE_XRT_DEVICES`` if not given, or else the first ones.
+    say : callable
+        Is told in a few words what takes long.
+    simulated
+        Options that only simulated cards have are refused.
 
     Raises
     ------
+    ValueError
+        An option is for simulated cards.
     CardError
         XRT, a board or the bitstream is missing, or they do not match.
     """
+    if simulated:
+        raise ValueError(f"{', '.join(simulated)} must be left out on real cards")
     pyxrt = _pyxrt()
     path = _bitstream(xclbin)
     boards = _boards(devices, config)
@@ -45,6 +54,7 @@ def open_cards(config: CardConfig, *, xclbin: str | os.PathLike[str] | None = No
     cards: list[XrtCard] = []
     try:
         for place, board in enumerate(boards):
+            say(f"loading {path.name} onto board {board}")
             device = Device(pyxrt, board, path, config)
             cards.append(XrtCard(config, device, start=start, place=place))
     except BaseException:
