@@ -65,7 +65,7 @@ def test_the_demo_model_writes_the_functional_cards_text(machine, xclbin):
     found = {}
     for cards, options in (("sim:tiny", {}), ("xrt:tiny", {"xclbin": xclbin})):
         with heddle.load(MODEL, cards=cards, **options) as model:
-            made = model.complete("ROMEO.\n", max_new_tokens=16)
+            made = model.generate("ROMEO.\n", max_new_tokens=16)
             found[cards] = made.token_ids, made.text
     assert len(found["sim:tiny"][0]) == 16
     assert found["xrt:tiny"] == found["sim:tiny"]

@@ -43,10 +43,10 @@ machine = pytest.fixture(fixtures.machine)
 def test_two_cards_write_the_text_of_one(machine, xclbin):
     made = machine(boards=2)
     with heddle.load(MODEL, cards="sim:tiny") as model:
-        expected = model.complete("ROMEO.\n", max_new_tokens=4).token_ids
+        expected = model.generate("ROMEO.\n", max_new_tokens=4).token_ids
     with heddle.load(MODEL, cards="xrt:tiny*2", xclbin=xclbin) as model:
         made.log.clear()
-        assert model.complete("ROMEO.\n", max_new_tokens=4).token_ids == expected
+        assert model.generate("ROMEO.\n", max_new_tokens=4).token_ids == expected
         # A card waits 100,000 cycles for its neighbours.
         starts = [(place, cycle) for what, place, cycle in made.log if what == "start"]
         for (one, early), (other, late) in zip(starts[::2], starts[1::2], strict=True):
@@ -56,7 +56,7 @@ def test_two_cards_write_the_text_of_one(machine, xclbin):
         for card in model.runtime.cards:
             found = card.identity()
             assert (found.configuration, found.commit) == (RING.digest, COMMIT)
-        assert model.complete("ROMEO.\n", max_new_tokens=1).token_ids == expected[:1]
+        assert model.generate("ROMEO.\n", max_new_tokens=1).token_ids == expected[:1]
 
 
 def test_a_card_alone_does_not_wait_for_ever(machine, xclbin, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_cable_that_is_pulled_is_named(machine, xclbin):
                 r"nothing from the other for too long; check the link, then reset all cards$")
     with heddle.load(MODEL, cards="xrt:tiny*2", xclbin=xclbin) as model, \
             pytest.raises(CardError, match=sentence):
-        model.complete("ROMEO.\n", max_new_tokens=16)
+        model.generate("ROMEO.\n", max_new_tokens=16)
 
 
 def test_boards_in_the_order_that_was_asked_for(machine, xclbin):

@@ -72,5 +72,5 @@ def test_the_demo_model_writes_the_functional_cards_text(ring, name):
     found = []
     for cards in (name, f"sim:{ring.name}"):
         with heddle.load(MODEL, cards=cards) as model:
-            found.append(model.complete("ROMEO.\n", max_new_tokens=16).token_ids)
+            found.append(model.generate("ROMEO.\n", max_new_tokens=16).token_ids)
     assert found[0] == found[1]
