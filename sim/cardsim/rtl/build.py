@@ -128,7 +128,7 @@ def library(config: CardConfig, *, trace: bool,
         verilog = [name for name in texts if name.endswith((".v", ".sv"))]
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
-        _run(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
+        run_step(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
               "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
               *(name for name in SOURCES if not name.endswith(".h"))], work)
         (work / "obj" / "card.so").rename(work / "card.so")
@@ -143,7 +143,7 @@ def library(config: CardConfig, *, trace: bool,
     return result
 
 
-def _run(command: list[str], folder: pathlib.Path) -> None:
+def run_step(command: list[str], folder: pathlib.Path) -> None:
     """Run one build step; its last lines are the error."""
     try:
         done = subprocess.run(command, cwd=folder, env=environment(), text=True, check=False,
