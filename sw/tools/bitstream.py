@@ -47,13 +47,14 @@ def build(folder: pathlib.Path, seed: int) -> tuple[dict[str, Any], dict[str, fl
     """nextpnr's report, and the seconds of each step."""
     platform = ULX3S_85F_Platform()
     commit = _commit()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "commit").write_text(commit)
     seconds = {}
     start = time.monotonic()
     for name, text in emit.card(ULX3S, commit=int(commit[:8], 16)).items():
         platform.add_file(f"{name}.v", text)
     plan = _plan(platform, seed)
     seconds["generate"] = time.monotonic() - start
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in plan.files.items():
         target = folder / name
         data = content if isinstance(content, bytes) else content.encode()
@@ -110,7 +111,8 @@ def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, fl
     manifest = {
         "board": "ulx3s-85f",
         "configuration": dataclasses.asdict(ULX3S) | {"digest": f"{ULX3S.digest:#010x}"},
-        "contract": f"{contract.DIGEST:#010x}", "commit": _commit(),
+        "contract": f"{contract.DIGEST:#010x}",
+        "commit": (folder / "commit").read_text(),
         "tools": {name: importlib.metadata.version(name) for name in PACKAGES},
         "seed": seed, "clock_mhz": clock["constraint"], "fmax_mhz": round(clock["achieved"], 2),
         "slack_ns": round(1e3 / clock["constraint"] - 1e3 / clock["achieved"], 2),

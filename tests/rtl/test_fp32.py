@@ -163,7 +163,8 @@ def test_gelu(forms, stall, count):
 
 
 @pytest.mark.parametrize(("unit", "lanes"), [
-    (MaxTree, 1), *((unit, lanes) for unit in (Tree, UnsignedTree, MaxTree) for lanes in (2, 4, 16))])
+    (MaxTree, 1),
+    *((unit, lanes) for unit in (Tree, UnsignedTree, MaxTree) for lanes in (2, 4, 16))])
 def test_trees(unit, lanes):
     seed = f"{unit.__name__} {lanes}"
     rng = random.Random(seed)

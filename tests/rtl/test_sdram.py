@@ -15,7 +15,8 @@ SMALL = Chip(row_bits=11, column_bits=5)
 POWER_UP = 2_000.0
 
 
-def controller(clock_hz: float, chip: Chip = SMALL, beat_bytes: int = 16) -> tuple[Sdram, SdramChip]:
+def controller(clock_hz: float, chip: Chip = SMALL,
+               beat_bytes: int = 16) -> tuple[Sdram, SdramChip]:
     dut = Sdram(chip, clock_hz=clock_hz, beat_bytes=beat_bytes, power_up=POWER_UP)
     return dut, SdramChip(chip, clock_hz=clock_hz, power_up=POWER_UP, seed=f"noise {clock_hz}")
 

@@ -40,7 +40,8 @@ def test_an_unknown_configuration_is_refused_with_the_names_there_are():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.CardConfig)])
 def test_the_digest_changes_with_every_parameter(field):
     value = {"name": "other", "channels": 8, "vector_lanes": 8, "beat_bytes": 32, "tokens": 2,
-             "cards": 2, "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32, "judges": 2, "queue_depth": 32}.get(
+             "cards": 2, "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32,
+             "judges": 2, "queue_depth": 32}.get(
                  field, None if field in ("name", "group_sizes")
                  else getattr(config.TINY, field) * 2)
     change = {field: value}

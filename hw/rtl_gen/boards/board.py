@@ -5,7 +5,8 @@ from amaranth import ClockSignal, Instance, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..card.shell import CONTROL, channel_prefix, pins as card_pins
+from ..card.shell import CONTROL, channel_prefix
+from ..card.shell import pins as card_pins
 from ..spec import serial
 from ..spec.config import CardConfig
 from . import sdram

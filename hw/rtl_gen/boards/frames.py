@@ -174,7 +174,7 @@ class Frames(wiring.Component):
                         m.next = "END"
             with m.State("END"):
                 m.next = "IDLE"
-                with m.If(disturbed):
+                with m.If(disturbed | came.valid):
                     m.d.sync += disturbed.eq(0)
                     m.next = "LOST"
         busy = Signal()

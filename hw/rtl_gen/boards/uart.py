@@ -43,7 +43,8 @@ class Receiver(wiring.Component):
     def __init__(self, *, clock_hz: float, baud: float) -> None:
         self.step = step(clock_hz, baud)
         super().__init__({
-            "line": In(1, init=1), "o": Out(data.StructLayout({"valid": 1, "byte": 8, "error": 1}))})
+            "line": In(1, init=1),
+            "o": Out(data.StructLayout({"valid": 1, "byte": 8, "error": 1}))})
 
     def elaborate(self, platform):
         m = Module()
@@ -56,8 +57,9 @@ class Receiver(wiring.Component):
         left, shift = Signal(range(11)), Signal(9, reset_less=True)
         m.d.sync += self.o.valid.eq(0)
         with m.If(left == 0):
-            # The start bit's middle is half a bit from its edge.
-            m.d.sync += phase.eq((1 << _FRACTION - 1) + self.step)
+            # The start bit's middle is half a bit from its edge, which is seen up to a cycle late;
+            # so is the middle.  A cycle less, and both are right on average.
+            m.d.sync += phase.eq((1 << _FRACTION - 1) + 2 * self.step)
             with m.If(~level & line[2]):
                 m.d.sync += left.eq(10)
         with m.Else():

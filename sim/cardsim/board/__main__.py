@@ -9,10 +9,16 @@ import argparse
 import contextlib
 import signal
 import sys
+from typing import TextIO
 
 from rtl_gen.boards import ulx3s
 
 from .process import BoardProcess
+
+
+def _tell(text: str, where: TextIO = sys.stdout) -> None:
+    where.write(f"{text}\n")
+    where.flush()
 
 
 def main() -> None:
@@ -26,11 +32,11 @@ def main() -> None:
     arguments = parser.parse_args()
     board = ulx3s.board(baud=arguments.baud, power_up=2000.0)
     with BoardProcess(board, faults=arguments.faults,
-                      say=lambda text: print(text, file=sys.stderr)) as process:
-        print(f"HEDDLE_PORT={process.port}", flush=True)
+                      say=lambda text: _tell(text, sys.stderr)) as process:
+        _tell(f"HEDDLE_PORT={process.port}")
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
-    print(f"{process.cycles} cycles")
+    _tell(f"{process.cycles} cycles")
 
 
 if __name__ == "__main__":

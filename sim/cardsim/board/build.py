@@ -42,7 +42,7 @@ def program(board: Board, say: Callable[[str], None] = lambda text: None) -> pat
     folder = cache_folder() / f"board-{board.config.name}-{_digest(board)}"
     result = folder / "board"
     if result.exists():
-        board._MustUse__used = True
+        vars(board)["_MustUse__used"] = True       # it is not elaborated, and that is no mistake
         return result
     say(f"generating Verilog of a board with {board.config.name}")
     texts = emit.board(board)

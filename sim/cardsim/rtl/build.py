@@ -128,9 +128,9 @@ def library(config: CardConfig, *, trace: bool,
         verilog = [name for name in texts if name.endswith((".v", ".sv"))]
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
-        run_step(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2", "-o", "card.so",
-              "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
-              *(name for name in SOURCES if not name.endswith(".h"))], work)
+        run_step(["verilator", *flags, "--Mdir", "obj", "--exe", "--build", "-j", "2",
+                  "-o", "card.so", "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
+                  *(name for name in SOURCES if not name.endswith(".h"))], work)
         (work / "obj" / "card.so").rename(work / "card.so")
         shutil.rmtree(work / "obj")
         try:
