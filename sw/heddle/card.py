@@ -24,6 +24,10 @@ class CardTimeout(CardError):
     """The card did not answer in time."""
 
 
+class NoCard(CardError):
+    """There is no card of this kind, or nobody has said where it is."""
+
+
 class CardStopped(CardError):
     """A command ended with an error code.
 

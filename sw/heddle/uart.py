@@ -10,7 +10,7 @@ from rtl_gen.spec import registers
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.serial import HELLO_WORDS, LONGEST, REVISION, Kind
 
-from .card import CardError, CardStopped, CardTimeout, Identity, Status
+from .card import CardError, CardStopped, CardTimeout, Identity, NoCard, Status
 from .serial_line import BAUD, PATIENCE, SerialLine, ports
 
 #: Names the port where no option does.
@@ -158,7 +158,7 @@ def open_cards(config: CardConfig, *, port: str | None = None, baud: int = BAUD,
     name = port or os.environ.get(VARIABLE)
     if not name:
         there = ", ".join(ports()) or "none"
-        raise CardError(f"{VARIABLE} must name the board's serial port; there are: {there}")
+        raise NoCard(f"{VARIABLE} must name the board's serial port; there are: {there}")
     line = SerialLine(name, baud=baud, patience=patience)
     with contextlib.ExitStack() as stack:
         stack.callback(line.close)

