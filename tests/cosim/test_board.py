@@ -26,7 +26,7 @@ from tests.sw import models
 pytestmark = [pytest.mark.cosim, pytest.mark.slow, pytest.mark.xdist_group("board")]
 
 #: A line as fast as the board's clock allows, and a gap to match.
-LINE = {"baud": ulx3s.CLOCK_HZ / 4, "gap": 1e-3, "power_up": 2_000.0}
+LINE = {"baud": ulx3s.CLOCK_HZ / 4, "gap": 2e-3, "power_up": 2_000.0}
 #: Seconds for an answer: a simulated one takes longer than a real one.
 PATIENCE = 60.0
 
@@ -47,7 +47,7 @@ def test_the_board_says_what_it_is():
         identity = check(card, config=ULX3S)
         assert (identity.contract, identity.configuration) == (contract.DIGEST, ULX3S.digest)
         assert card.hello == {"revision": 1, "beat_bytes": 16, "memory": 1 << 25,
-                              "clock": 25_000_000, "gap": 1000}
+                              "clock": 25_000_000, "gap": 2000}
         assert card.clock_mhz == 25
         with pytest.raises(CardError, match="serial port must be one that can be opened"):
             uart.open_cards(ULX3S, port=process.port)      # it is in use
