@@ -13,10 +13,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-train demo test coverage formal lint docs resources bench scaling clean
+.PHONY: help setup setup-train demo test coverage formal lint docs resources bench scaling bitstream-ulx3s clean
 
 help:  ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.setup  ## Make .venv with the tested versions; does nothing when it is up to date.
 
@@ -54,6 +54,9 @@ bench: .venv/.setup  ## Measure GPT-2 on the simulated u280 card and write docs/
 
 scaling: .venv/.setup  ## Estimate GPT-2 on rings of 1 to 8 u280 cards and write docs/scaling.md; takes ten minutes.
 	$(BIN)/python sw/tools/scaling.py --jobs $(JOBS)
+
+bitstream-ulx3s: .venv/.setup-ulx3s  ## Build the bitstream of the ULX3S with Yosys and nextpnr; takes three quarters of an hour.
+	$(BIN)/python sw/tools/bitstream.py ulx3s
 
 clean:  ## Remove what was built; .venv stays.
 	rm -rf build

@@ -164,3 +164,16 @@ def card(config: CardConfig, *, commit: int = 0, events: bool = False) -> dict[s
 
     return convert(Card(config, commit=commit, events=events),
                    f"heddle_{config.name}", clocked=True)
+
+
+def board(component: wiring.Component, *, commit: int = 0) -> dict[str, str]:
+    """Verilog of a board and its card, by module name, the board ``heddle_board`` first.
+
+    Parameters
+    ----------
+    component : boards.Board
+        Its clock and reset become the ports ``clk`` and ``rst``.
+    commit : int
+        See :func:`card`.
+    """
+    return convert(component, "heddle_board") | card(component.config, commit=commit)

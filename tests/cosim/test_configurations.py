@@ -8,7 +8,7 @@ import pytest
 
 from cardsim.functional import FunctionalCard
 from cardsim.rtl import RtlCard, Timing
-from rtl_gen.spec.config import SMALL, TINY, U280
+from rtl_gen.spec.config import SMALL, TINY, U280, ULX3S
 from tests import programs
 
 #: Two columns, one group size, odd numbers of heads, all memories of other depths.
@@ -16,7 +16,7 @@ OTHER = dataclasses.replace(
     TINY, name="other", channels=2, vector_lanes=2, beat_bytes=32, tokens=2, group_sizes=(8,),
     heads=5, top_k=16, fifo_beats=32, aux_beats=128, acc_rows=64, context=512, program_words=1024)
 #: Random programs on each; a cycle of u280 takes as long as thirty of tiny.
-PROGRAMS = {SMALL: 25, OTHER: 25, U280: 8}
+PROGRAMS = {SMALL: 25, OTHER: 25, ULX3S: 25, U280: 8}
 
 
 @pytest.mark.cosim

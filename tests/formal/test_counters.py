@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In
 from rtl_gen.common import tree_sum
 from rtl_gen.control.counters import BITS, Counters, Order
 from rtl_gen.control.dispatch import Reporter
-from rtl_gen.control.queues import DEPTH
+from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.isa import COUNTER_MAX, COUNTERS, Queue
 from tests.formal.prove import prove
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.formal
 #: Of a card in a ring: the queues and control, the units and control.
 WAITERS, REPORTERS = len(Queue), len(Reporter) + 1
 #: Instructions in the queues, at most.
-WAITING = (len(Queue) - 1) * DEPTH
+WAITING = (len(Queue) - 1) * CardConfig.queue_depth
 
 
 class Granted(wiring.Component):

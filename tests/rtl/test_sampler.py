@@ -12,11 +12,12 @@ from cardsim import numerics as nx
 from rtl_gen.common import layouts
 from rtl_gen.sample import Sampler
 from rtl_gen.spec import isa, registers
-from rtl_gen.spec.config import SMALL, TINY
+from rtl_gen.spec.config import SMALL, TINY, ULX3S
 
 CONFIGS = {
     "tiny": dataclasses.replace(TINY, top_k=8),
     "small": dataclasses.replace(SMALL, top_k=16, tokens=2),
+    "ulx3s": ULX3S,         # one lane
 }
 
 

@@ -13,9 +13,9 @@ WRONG = {
     **{(unit, f"{name}={value}"): f"{name} must be "
        for unit, entry in units.UNITS.items() for name in entry.parameters or ()
        for value in ("0", "-1", "many")},
-    **{(unit, "lanes=3"): "lanes must be a power of two from 2 up, not 3"
+    **{(unit, "lanes=3"): "lanes must be a power of two, not 3"
        for unit in ("softmax", "quantise", "layernorm")},
-    **{(unit, "channels=3"): "channels must be a power of two in 2..32, not 3"
+    **{(unit, "channels=3"): "channels must be a power of two in 1..32, not 3"
        for unit, entry in units.UNITS.items() if entry.parameters is None},
     ("softmax", "words=3"): "words must be a power of two from 2 up, not 3",
     ("reader", "beat_bytes=48"): "beat_bytes must be a power of two in 1..128, not 48",
@@ -45,9 +45,9 @@ def test_what_cannot_be_built_is_refused_in_a_sentence(unit, setting, tmp_path, 
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--config", "huge"], "configuration must be one of tiny, small, u280, not 'huge'"),
+    (["--config", "huge"], "configuration must be one of tiny, small, u280, ulx3s, not 'huge'"),
     (["--config", "huge", "--unit", "vector"],
-     "configuration must be one of tiny, small, u280, not 'huge'")])
+     "configuration must be one of tiny, small, u280, ulx3s, not 'huge'")])
 def test_an_unknown_configuration_is_refused(arguments, sentence, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*arguments, "-o", str(tmp_path)])

@@ -15,7 +15,7 @@ from tests.rtl.verilated import Model
 
 TAG = 5
 #: Lanes, words, tokens.
-SHAPES = [(4, 16, 1), (8, 8, 4)]
+SHAPES = [(4, 16, 1), (8, 8, 4), (1, 32, 2)]
 
 
 @functools.cache
@@ -136,7 +136,7 @@ def test_a_word_every_cycle_without_a_gap_between_rows(build_root, words):
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
-    ({"lanes": 3}, "lanes must be a power of two from 2 up, not 3"),
+    ({"lanes": 3}, "lanes must be a power of two, not 3"),
     ({"words": 1}, "words must be a power of two from 2 up, not 1"),
     ({"tokens": 0}, "tokens must be at least 1, not 0"),
 ])

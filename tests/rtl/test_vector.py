@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from cardsim.benches.vector_program import ROOM, Mixture, fill
-from rtl_gen.spec.config import TINY
+from rtl_gen.spec.config import TINY, ULX3S
 from rtl_gen.spec.isa import ScalarFn, VectorFn
 from tests.rtl.bench import again
 from tests.rtl.fp32_bench import random_bits
 from tests.rtl.vector_bench import Script, VectorBench
 from tests.rtl.verilated import Model
 
-#: The smallest one besides, whose every size differs.
+#: Two smaller ones, whose every size differs: of the last, words are single numbers.
 TWO = dataclasses.replace(TINY, name="two", channels=2, vector_lanes=2, tokens=2, heads=7)
-CONFIGS = {config.name: config for config in (TINY, TWO)}
+CONFIGS = {config.name: config for config in (TINY, TWO, ULX3S)}
 #: One whose words take the shared functions several cycles.
 WIDE = dataclasses.replace(TINY, name="wide", channels=8, vector_lanes=8)
 #: Cycles from a QUANT, at its last word, to the first word in the planes.

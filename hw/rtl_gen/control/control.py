@@ -15,7 +15,7 @@ from .dispatch import Dispatch, queues, reporters
 from .packer import WORD, Packer
 from .performance import NAMES, Performance, events
 from .port import SystemPort
-from .queues import DEPTH, Queues
+from .queues import Queues
 from .registers import ADDRESS_BITS, Registers
 from .ring import Ring
 from .ring import port as link_port
@@ -112,9 +112,9 @@ class Control(wiring.Component):
         # What holds instructions under way begins anew with every command and after errors.
         anew = Signal()
         again = ResetInserter(anew)
-        queues, packer, places = self.queues, Packer(config), Queue(32, depth=DEPTH)
-        streams = Queue(layouts.stream_job(config), depth=DEPTH)
-        owners = Queue(1, depth=2 * DEPTH)
+        queues, packer, places = self.queues, Packer(config), Queue(32, depth=config.queue_depth)
+        streams = Queue(layouts.stream_job(config), depth=config.queue_depth)
+        owners = Queue(1, depth=2 * config.queue_depth)
         m.submodules.queues, m.submodules.packer = again(queues), again(packer)
         m.submodules.places, m.submodules.streams = again(places), again(streams)
         m.submodules.owners = again(owners)

@@ -17,9 +17,6 @@ from .counters import Order
 from .flight import ISSUE
 from .operands import Operands
 
-#: Instructions that are judged at the same time: a verdict takes up to 12 cycles, and dispatch lets
-#: an instruction go every three or four.
-JUDGES = 4
 _QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
 _OF_A_RING = (isa.Queue.SEND_PREVIOUS, isa.Queue.SEND_NEXT,
               isa.Queue.RECEIVE_PREVIOUS, isa.Queue.RECEIVE_NEXT)
@@ -172,7 +169,7 @@ class Dispatch(wiring.Component):
         m.submodules.program = program = Ram(
             isa.WORD_BITS, depth=config.program_words)
         m.submodules.tokens = tokens = Ram(32, depth=config.context)
-        judges = [Operands(config) for _ in range(JUDGES)]
+        judges = [Operands(config) for _ in range(config.judges)]
         m.submodules += judges
         m.submodules.order = order = Order()
         m.d.comb += [
@@ -181,9 +178,9 @@ class Dispatch(wiring.Component):
             tokens.write_en.eq(self.token.en), tokens.write_addr.eq(self.token.addr),
             tokens.write_data.eq(self.token.data)]
 
-        slots = [_Slot(k) for k in range(JUDGES)]
-        head, tail, count = (Signal(range(JUDGES)), Signal(range(JUDGES)),
-                             Signal(range(JUDGES + 1)))
+        slots = [_Slot(k) for k in range(config.judges)]
+        head, tail, count = (Signal(range(config.judges)), Signal(range(config.judges)),
+                             Signal(range(config.judges + 1)))
         fetch_pc = Signal(32)
         operands = _Verdict(judges[0])
         word, pc, sequence = Signal(isa.WORD_BITS), self.pc, Signal(16)
@@ -284,7 +281,7 @@ class Dispatch(wiring.Component):
             m.d.sync += head.eq(head + 1)
         with m.FSM(name="fetch"):
             with m.State("READ"):
-                with m.If(~idle & (count != JUDGES)):
+                with m.If(~idle & (count != config.judges)):
                     m.d.comb += program.read_en.eq(1)
                     m.next = "TAKE"
             with m.State("TAKE"):

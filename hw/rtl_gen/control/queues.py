@@ -12,9 +12,6 @@ from .counters import Counters
 from .dispatch import queues, reporters
 from .flight import ISSUE, Flight
 
-#: Instructions that wait in each queue.
-DEPTH = 64
-
 
 class Queues(wiring.Component):
     """The queues of the units, the dependency counters between them, and who has yet to report.
@@ -77,7 +74,7 @@ class Queues(wiring.Component):
 
         for k, (i, o) in enumerate(zip(self.i, self.o, strict=True)):
             name = names[k].name.lower()
-            m.submodules[name] = queue = Queue(layouts.JOB, depth=DEPTH)
+            m.submodules[name] = queue = Queue(layouts.JOB, depth=self.config.queue_depth)
             connect(m, flipped(i), queue.i)
             granted = Signal(name=f"granted_{name}")
             m.d.comb += [

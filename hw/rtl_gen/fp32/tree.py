@@ -21,7 +21,7 @@ class _Tree(wiring.Component):
 
     Parameters
     ----------
-    lanes : operands, a power of two from 2 up
+    lanes : operands, a power of two; the sum of one is itself, in no cycle
 
     Members
     -------
@@ -37,8 +37,8 @@ class _Tree(wiring.Component):
     UNIT: type
 
     def __init__(self, lanes: int) -> None:
-        if lanes < 2 or lanes & lanes - 1:
-            raise ValueError(f"lanes must be a power of two from 2 up, not {lanes!r}")
+        if lanes < 1 or lanes & lanes - 1:
+            raise ValueError(f"lanes must be a power of two, not {lanes!r}")
         self.lanes = lanes
         self.leaf_name = f"{self.UNIT.leaf_name}_tree_{lanes}"
         super().__init__({
@@ -51,9 +51,13 @@ class _Tree(wiring.Component):
     def _nonfinite(self, m: Module, root) -> Value:
         raise NotImplementedError
 
+    def _values(self) -> list[Value]:
+        """The leaves of the tree."""
+        return [self.i[k] for k in range(self.lanes)]
+
     def elaborate(self, platform):
         m = Module()
-        values = [self.i[k] for k in range(self.lanes)]
+        values = self._values()
         level, unit = 0, None
         while len(values) > 1:
             pairs = zip(values[::2], values[1::2], strict=True)
@@ -63,7 +67,9 @@ class _Tree(wiring.Component):
                 m.d.comb += [unit.en.eq(self.en), unit.a.eq(a), unit.b.eq(b)]
                 values.append(unit.o)
             level += 1
-        m.d.comb += [self.o.eq(unit.o), self.nonfinite.eq(self._nonfinite(m, unit))]
+        m.d.comb += [
+            self.o.eq(values[0]),
+            self.nonfinite.eq(self._nonfinite(m, unit) if unit else nonfinite(self.i[0]))]
         return m
 
 
@@ -84,9 +90,21 @@ class UnsignedTree(Tree):
 
 
 class MaxTree(_Tree):
-    """The maximum of ``lanes`` numbers, every cycle."""
+    """The maximum of ``lanes`` numbers, every cycle; of one, itself after a :class:`Max`."""
 
     UNIT = Max
+
+    @staticmethod
+    def latency(lanes: int) -> int:
+        """:attr:`LATENCY` of a tree of so many lanes."""
+        return Max.LATENCY * max(1, lanes.bit_length() - 1)
+
+    @property
+    def LATENCY(self) -> int:
+        return self.latency(self.lanes)
+
+    def _values(self):
+        return super()._values() * (2 if self.lanes == 1 else 1)
 
     def _nonfinite(self, m, root):
         # -∞ does not reach the root.

@@ -54,8 +54,8 @@ class LogSumExp(wiring.Component):
     WORDS = 32
 
     def __init__(self, *, lanes: int, width: int, columns: int):
-        if width < 2 or lanes % width:
-            raise ValueError(f"width must be at least 2 and divide {lanes}, not {width!r}")
+        if width < 1 or lanes % width:
+            raise ValueError(f"width must divide {lanes}, not be {width!r}")
         self.lanes, self.width, self.columns = lanes, width, columns
         super().__init__({
             "clear": In(1),

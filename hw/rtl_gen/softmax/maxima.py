@@ -5,7 +5,7 @@ from amaranth import Array, Module, Mux, Shape, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..fp32 import Max, MaxTree, Pipe, key
+from ..fp32 import MaxTree, Pipe, key
 
 #: The least number: what a masked score counts as.
 LEAST = 0xFF80_0000
@@ -32,7 +32,7 @@ class Maxima(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Scores of a word, a power of two from 2 up.
+        Scores of a word, a power of two.
     tokens : int
 
     Members
@@ -50,7 +50,7 @@ class Maxima(wiring.Component):
 
     @property
     def LATENCY(self) -> int:
-        return 1 + (self.lanes.bit_length() - 1) * Max.LATENCY
+        return 1 + MaxTree.latency(self.lanes)
 
     def elaborate(self, platform):
         m = Module()

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..common import Queue, Ram
 from ..emit import Leaf
-from ..fp32 import Pipe
+from ..fp32 import MaxTree, Pipe
 from .lane import SoftmaxLane
 from .maxima import Maxima, number
 from .totals import SUMS, Totals
@@ -34,7 +34,7 @@ class Softmax(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Scores of a word, a power of two from 2 up.
+        Scores of a word, a power of two.
     words : int
         Words of the longest row, a power of two.
     tokens : int
@@ -64,8 +64,8 @@ class Softmax(wiring.Component):
     total: stream.Interface
 
     def __init__(self, *, lanes: int, words: int, tokens: int, tag) -> None:
-        if lanes < 2 or lanes & lanes - 1:
-            raise ValueError(f"lanes must be a power of two from 2 up, not {lanes!r}")
+        if lanes < 1 or lanes & lanes - 1:
+            raise ValueError(f"lanes must be a power of two, not {lanes!r}")
         if words < 2 or words & words - 1:
             raise ValueError(f"words must be a power of two from 2 up, not {words!r}")
         if tokens < 1:
@@ -85,7 +85,7 @@ class Softmax(wiring.Component):
     @property
     def LATENCY(self) -> int:
         """Cycles from the last word of a row to its first numerators, if nothing is before it."""
-        return 2 + (self.lanes.bit_length() - 1) + 2 + 1 + SoftmaxLane.LATENCY + 2
+        return 2 + MaxTree.latency(self.lanes) + 2 + 1 + SoftmaxLane.LATENCY + 2
 
     @property
     def ring(self) -> int:

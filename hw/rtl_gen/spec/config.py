@@ -13,6 +13,9 @@ ACC_BITS = 80
 #: Longest slice that is quantised with one exponent, in blocks.
 SLICE_BLOCKS = 16
 
+#: Parameters that came when there were cards already: the digest of those did not change.
+_LATER = ("judges", "queue_depth")
+
 
 def _power_of_two(name: str, value: int, low: int, high: int) -> None:
     if value < low or value > high or value & value - 1:
@@ -64,11 +67,16 @@ class CardConfig:
     top_k: int = 64
     #: Bytes of one HBM channel.
     channel_bytes: int = 1 << 28
+    #: Instructions that dispatch judges at the same time: a verdict takes up to 12 cycles, and it
+    #: lets an instruction go every three or four.
+    judges: int = 4
+    #: Instructions that wait in each queue.
+    queue_depth: int = 64
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name, re.ASCII):   # names of modules and files have it
             raise ValueError(f"name must consist of letters, digits and _, not {self.name!r}")
-        _power_of_two("channels", self.channels, 2, 32)
+        _power_of_two("channels", self.channels, 1, 32)
         _power_of_two("beat_bytes", self.beat_bytes, 16, 64)
         if self.tokens not in (2, 4):
             raise ValueError(f"tokens must be 2 or 4, not {self.tokens}")
@@ -85,6 +93,8 @@ class CardConfig:
         for name in ("fifo_beats", "aux_beats", "acc_rows", "scratch_words", "plane_windows",
                      "kv_scales", "context", "program_words", "channel_bytes"):
             _power_of_two(name, getattr(self, name), 16, 1 << 32)
+        _power_of_two("judges", self.judges, 1, 4)
+        _power_of_two("queue_depth", self.queue_depth, 4, 64)
         if not 1 <= self.heads <= 64:
             raise ValueError(f"heads must be in 1..64, not {self.heads}")
         if self.top_k not in (8, 16, 32, 64):
@@ -132,7 +142,11 @@ class CardConfig:
     @property
     def digest(self) -> int:
         """32 bits that change with any parameter; the card's identity register holds them."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        for name in _LATER:
+            if values[name] == getattr(CardConfig, name):
+                del values[name]
+        text = json.dumps(values, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
@@ -146,8 +160,14 @@ SMALL = CardConfig(
 U280 = CardConfig(
     name="u280", channels=32, beat_bytes=64, vector_lanes=32, clock_mhz=200, fifo_beats=512,
     aux_beats=64, scratch_words=4096, plane_windows=128, kv_scales=2048, heads=32, context=2048)
+#: An ECP5-85F with one SDRAM of 32 MB: what fits its LUTs and multipliers.
+ULX3S = CardConfig(
+    name="ulx3s", channels=1, beat_bytes=16, tokens=2, group_sizes=(4,), vector_lanes=1,
+    clock_mhz=25, fifo_beats=16, aux_beats=64, acc_rows=128, scratch_words=2048, plane_windows=64,
+    kv_scales=1024, heads=4, context=256, program_words=1024, top_k=8, channel_bytes=1 << 25,
+    judges=1, queue_depth=16)
 
-CONFIGS = {config.name: config for config in (TINY, SMALL, U280)}
+CONFIGS = {config.name: config for config in (TINY, SMALL, U280, ULX3S)}
 
 
 def find(name: str) -> CardConfig:

@@ -36,7 +36,7 @@ class LayerNorm(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Numbers of a word, a power of two from 2 up.
+        Numbers of a word, a power of two.
     words : int
         Words of the longest vector.
 
@@ -59,8 +59,8 @@ class LayerNorm(wiring.Component):
     weights: stream.Interface
 
     def __init__(self, *, lanes: int, words: int):
-        if lanes < 2 or lanes & lanes - 1:
-            raise ValueError(f"lanes must be a power of two from 2 up, not {lanes!r}")
+        if lanes < 1 or lanes & lanes - 1:
+            raise ValueError(f"lanes must be a power of two, not {lanes!r}")
         if words < 1:
             raise ValueError(f"words must be at least 1, not {words!r}")
         self.lanes, self.words = lanes, words

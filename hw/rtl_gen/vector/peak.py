@@ -34,7 +34,7 @@ class Peak(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Numbers of a word, a power of two from 2 up.
+        Numbers of a word, a power of two.
 
     Members
     -------

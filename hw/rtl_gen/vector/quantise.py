@@ -48,7 +48,7 @@ class SliceQuantiser(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Numbers of a word, a power of two from 2 up.
+        Numbers of a word, a power of two.
     depth : int
         Words of the longest slice.
     tag : shape
@@ -74,8 +74,8 @@ class SliceQuantiser(wiring.Component):
     o: stream.Interface
 
     def __init__(self, *, lanes: int, depth: int, tag, passes: bool):
-        if lanes < 2 or lanes & lanes - 1:
-            raise ValueError(f"lanes must be a power of two from 2 up, not {lanes!r}")
+        if lanes < 1 or lanes & lanes - 1:
+            raise ValueError(f"lanes must be a power of two, not {lanes!r}")
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth!r}")
         self.lanes, self.depth, self.tag, self.passes = lanes, depth, tag, passes

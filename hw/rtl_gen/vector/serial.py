@@ -85,7 +85,7 @@ class Serial(wiring.Component):
         with m.If(keep):
             m.d.sync += scalars[into].eq(value)
 
-        left, lane = Signal(12), Signal(range(lanes + 1))
+        left, lane = Signal(12), Signal(range(lanes + 2))
         request = Signal(OPERATION, reset_less=True)
         m.d.comb += self.operation.payload.eq(request)
         m.d.sync += left.eq(left - self.written)
@@ -125,7 +125,7 @@ class Serial(wiring.Component):
             with m.State("FOLD"):
                 m.d.sync += [
                     request.fn.eq(Function.MAX), request.a.eq(self.peaks[0]),
-                    request.b.eq(self.peaks[1])]
+                    request.b.eq(self.peaks[min(1, lanes - 1)])]
                 with m.If(self.folded):
                     m.next = "OPERATE"
 
@@ -141,7 +141,7 @@ class Serial(wiring.Component):
                     request.b.eq(Array(self.peaks[k] for k in range(lanes))[lane])]
                 with m.If(self.result.valid):
                     m.next = "KEEP"
-                    with m.If(is_kind(self.job, "VECTOR") & (lane != lanes)):
+                    with m.If(is_kind(self.job, "VECTOR") & (lane < lanes)):
                         m.next = "OPERATE"
 
             with m.State("SAMPLE"):

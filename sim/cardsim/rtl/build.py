@@ -158,9 +158,9 @@ def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[
         verilog = [file for file in made if file.endswith((".v", ".sv"))]
         # An executable without a main, linked as a shared library: hierarchical builds have no
         # other form.
-        _run(["verilator", *options, "--Mdir", "obj", "--exe", "--build", "-j", "2",
-              "-o", "card.so", "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
-              *(file for file in SOURCES if not file.endswith(".h"))], work)
+        run_step(["verilator", *options, "--Mdir", "obj", "--exe", "--build", "-j", "2",
+                  "-o", "card.so", "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
+                  *(file for file in SOURCES if not file.endswith(".h"))], work)
         (work / "obj" / "card.so").rename(work / "card.so")
         shutil.rmtree(work / "obj")
         try:
@@ -173,7 +173,7 @@ def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[
     return result
 
 
-def _run(command: list[str], folder: pathlib.Path) -> None:
+def run_step(command: list[str], folder: pathlib.Path) -> None:
     """Run one build step; its last lines are the error."""
     try:
         done = subprocess.run(command, cwd=folder, env=environment(), text=True, check=False,
