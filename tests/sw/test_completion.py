@@ -30,7 +30,7 @@ LINES = {
     "heddle rtl --d": ["--dsp48"],
     "heddle rtl --config ": list(CONFIGS),
     "heddle rtl --unit s": [name for name in units.UNITS if name.startswith("s")],
-    "heddle estimate --cards u": ["u280"],
+    "heddle estimate --cards u": ["u280", "ulx3s"],
     "heddle estimate --sh": ["--shape"],
     "heddle run ": [],
 }

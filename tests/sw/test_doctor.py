@@ -234,6 +234,19 @@ def test_without_xrt(monkeypatch):
     assert attempt(boards(), "pyxrt") == (State.MISSING, "pyxrt cannot be imported")
 
 
+def test_cards_on_boards_are_asked_who_they_are(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyxrt", None)
+    monkeypatch.delenv("HEDDLE_PORT", raising=False)
+    for kind, sentence in (("xrt", "pyxrt must be importable for cards of the kind xrt"),
+                           ("uart", "HEDDLE_PORT must name the board's serial port")):
+        state, detail = attempt(boards(), f"card {kind}")
+        assert state == "missing"
+        assert detail.startswith(sentence)
+    # A port that is named and is no board is a fault.
+    monkeypatch.setenv("HEDDLE_PORT", os.devnull)
+    assert attempt(boards(), "card uart")[0] == "fails"
+
+
 def test_what_depends_on_something_missing_is_not_tried():
     def absent() -> str:
         raise Missing("nowhere")

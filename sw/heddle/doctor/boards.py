@@ -2,20 +2,23 @@
 """Boards of this machine, and what reaches them."""
 
 import functools
-import importlib.metadata
 import os
 import pathlib
 import sys
 
-from ..card import GROUP
+from .. import xrt
+from ..card import CardMissing, open_cards
 from .examine import Check, Missing, output
 
 PART = "real cards"
 SYSFS = pathlib.Path("/sys")
 #: PCI vendor of Xilinx, now AMD; Alveo boards carry it.
 XILINX = 0x10EE
-#: Kinds of card that need no board, which are tried elsewhere.
-SIMULATED = ("rtl", "sim")
+#: Configuration of the boards that have but one.
+BUILT = {"uart": "ulx3s"}
+#: Kinds of card that need a board, and how to get them.
+HOW = {"xrt": "Build a bitstream (heddle rtl --board u280) and name it in HEDDLE_XCLBIN.",
+       "uart": "Load a bitstream (make bitstream-ulx3s) and name the board's port in HEDDLE_PORT."}
 #: Prints one line for each board.  `enumerate_devices` came with XRT 2.18; before, a board that is
 #: not there is an exception.
 PYXRT = """import pyxrt
@@ -76,16 +79,24 @@ def _serial(sysfs: pathlib.Path, devices: pathlib.Path) -> str:
     return ", ".join(str(devices / name) for name in names)
 
 
-def _driver(point: importlib.metadata.EntryPoint) -> str:
-    point.load()
-    return f"{point.value} loads"
+def _card(kind: str) -> str:
+    """A card of a kind, if there is one, says who it is."""
+    try:
+        # An Alveo board is what its bitstream was built from.
+        configuration = xrt.configuration() if kind == "xrt" else BUILT[kind]
+        card = open_cards(f"{kind}:{configuration}")[0]
+    except CardMissing as error:
+        raise Missing(str(error)) from None
+    try:
+        found = card.identity()
+    finally:
+        card.close()
+    return f"{found.board}, contract {found.contract:08x}, commit {found.commit:08x}"
 
 
 def boards(sysfs: pathlib.Path = SYSFS, devices: pathlib.Path = pathlib.Path("/dev")
            ) -> list[Check]:
     """Checks of boards on PCI Express and on USB, and of the kinds of card for them."""
-    drivers = sorted((point for point in importlib.metadata.entry_points(group=GROUP)
-                      if point.name not in SIMULATED), key=lambda point: point.name)
     return [
         Check(name="Alveo boards", part=PART, attempt=functools.partial(_alveo, sysfs),
               how="Put a board into a PCI Express slot; in a container or virtual machine it must "
@@ -97,6 +108,5 @@ def boards(sysfs: pathlib.Path = SYSFS, devices: pathlib.Path = pathlib.Path("/d
               attempt=functools.partial(_serial, sysfs, devices),
               how="Connect the board by USB, and become a member of the port's group (Debian and "
                   "Ubuntu: sudo adduser $USER dialout, then log in again)."),
-        *(Check(name=f"driver {point.name}", part=PART, attempt=functools.partial(_driver, point),
-                how="Install Heddle again with the extra that this kind of card needs.")
-          for point in drivers)]
+        *(Check(name=f"card {kind}", part=PART, attempt=functools.partial(_card, kind), how=how)
+          for kind, how in HOW.items())]
