@@ -43,7 +43,7 @@ CELLS = {"TRELLIS_COMB": "LUT4 (with carries and memories of LUTs)", "TRELLIS_FF
          "MULT18X18D": "multipliers, 18 × 18", "DP16KD": "block memories, 18 kbit"}
 
 
-def build(folder: pathlib.Path, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+def build(folder: pathlib.Path, seed: int, router: str) -> tuple[dict[str, Any], dict[str, float]]:
     """nextpnr's report, and the seconds of each step."""
     platform = ULX3S_85F_Platform()
     commit = _commit()
@@ -63,7 +63,7 @@ def build(folder: pathlib.Path, seed: int) -> tuple[dict[str, Any], dict[str, fl
             target.write_bytes(data)
     environment = os.environ | TOOLS | {
         "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", os.defpath)])}
-    for step, command in _commands(seed):
+    for step, command in _commands(seed, router):
         print(f"{step}: {' '.join(command)}", file=sys.stderr, flush=True)
         start = time.monotonic()
         with (folder / f"{step}.log").open("w") as log:
@@ -83,14 +83,14 @@ def _plan(platform: Platform, seed: int) -> Any:
         nextpnr_opts=f"--seed {seed}")
 
 
-def _commands(seed: int) -> tuple[tuple[str, list[str]], ...]:
+def _commands(seed: int, router: str) -> tuple[tuple[str, list[str]], ...]:
     """The steps that Amaranth's own script has, with a report and without quiet."""
     return (
         ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"]),
         ("place-and-route", [
             TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
             "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
-            "--report", "report.json", "--seed", str(seed), "--detailed-timing-report"]),
+            "--report", "report.json", "--seed", str(seed), "--router", router, "--detailed-timing-report"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"]))
 
 
@@ -169,9 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("board", choices=["ulx3s"])
     parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
+    parser.add_argument("--router", choices=["router1", "router2"], default="router1",
+                        help="of nextpnr (default: router1)")
     parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "build" / "ulx3s")
     arguments = parser.parse_args()
-    report, seconds = build(arguments.output, arguments.seed)
+    report, seconds = build(arguments.output, arguments.seed, arguments.router)
     manifest, page = describe(arguments.output, report, seconds, arguments.seed)
     target = ROOT / "bitstreams" / arguments.board
     target.mkdir(parents=True, exist_ok=True)

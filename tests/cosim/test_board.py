@@ -73,12 +73,11 @@ def test_memory_is_read_as_it_was_written():
         assert (card.read(77, 0), card.write(5, b"")) == (b"", None)
 
 
-def test_random_programs_give_the_same_memory():
-    sim = FunctionalCard(ULX3S)
+def test_a_random_program_gives_the_same_memory():
+    """One: its memory takes ten million cycles on the line.  The card itself has had many."""
+    case = programs.random_case(ULX3S, "board")
     with board(seed=7) as (card, _):
-        for number in range(3):
-            case = programs.random_case(ULX3S, f"board {number}")
-            assert case.run(card) == case.run(sim), f"random_case(ULX3S, {case.name!r})"
+        assert case.run(card) == case.run(FunctionalCard(ULX3S))
 
 
 def run_words(card, words, *, timeout=PATIENCE, **registers):
