@@ -25,7 +25,7 @@ PAGES = [page for page in pages() if not page.startswith(APART)]
 FRAGMENTS = ("docs/architecture.md", "docs/units/")
 #: Commands that other tests or `make demo` run, because they take minutes.
 ELSEWHERE = ("heddle demo", "--config u280", "heddle doctor", "rtl:u280", "heddle serve",
-             "--board u280")
+             "--board u280", "--cards xrt")
 
 
 def commands():
