@@ -46,10 +46,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "torch" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs PyTorch: make setup-train"))
-    if "hardware" not in config.option.markexpr:
-        on_cards = [item for item in items if "hardware" in item.keywords]
-        config.hook.pytest_deselected(items=on_cards)
-        items[:] = [item for item in items if "hardware" not in item.keywords]
+    for marker in ("hardware", "long"):
+        if marker not in config.option.markexpr:
+            left = [item for item in items if marker in item.keywords]
+            config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if marker not in item.keywords]
 
 
 @pytest.fixture(scope="session")
