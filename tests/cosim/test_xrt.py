@@ -12,7 +12,7 @@ import heddle
 from cardsim.functional import FunctionalCard
 from heddle import cli
 from heddle.card import CardError, CardStopped, CardTimeout, Reserves, open_cards
-from heddle.cli import inspecting
+from heddle.doctor import boards
 from heddle.xrt import card as xrt_card
 from rtl_gen.spec import contract, isa
 from rtl_gen.spec.config import TINY
@@ -145,8 +145,9 @@ def test_the_command_line_finds_the_bitstream_in_the_environment(machine, xclbin
     assert cli.run(["run", str(MODEL), "--cards", "xrt:tiny", "--prompt", "ROMEO.\n",
                     "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().out.strip()
+    check, = (check for check in boards() if check.name == "card xrt")
     assert re.fullmatch(r"xilinx_u280_gen3x16_xdma_base_1, contract [0-9a-f]{8}, commit 1234abcd",
-                        inspecting._identity("xrt"))
+                        check.attempt())
 
 
 def test_a_bench_takes_what_it_needs_and_compares(machine, xclbin, monkeypatch, tmp_path):
