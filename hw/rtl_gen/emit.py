@@ -17,7 +17,7 @@ from .spec.config import CardConfig
 
 #: What Verilator's -Wall says of Amaranth's Verilog that is no fault; docs/rtl.md has the reasons.
 WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC",
-          "CASEINCOMPLETE", "SYMRSVDWORD")
+          "CASEINCOMPLETE", "SYMRSVDWORD", "ASCRANGE")
 
 
 class EmitPlatform:
