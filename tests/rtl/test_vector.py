@@ -124,7 +124,7 @@ def random_script(config, seed: str, count: int, *, wild: bool) -> Script:
 def test_random_programs(request, models, name, stall, wild):
     if (name, stall, wild) == ("ulx3s", 0.0, False):
         request.applymarker(pytest.mark.xfail(
-            reason="with one lane, a NORM of this program takes a sum that is not yet whole"))
+            reason="with one lane, one NORM has another mean; the cause is not known yet"))
     seed = f"{name} {stall} {wild}"
     script = random_script(CONFIGS[name], seed, 600, wild=wild)
     assert not wild or (script.model.nonfinite and script.model.range)
