@@ -176,6 +176,10 @@ class Issue(wiring.Component):
         with m.Elif(busy != 0):
             m.d.sync += busy.eq(busy - 1)
         leaves.append(~used.function | (busy == 0))
+        # A slice of one word is written where it is kept a cycle after it was read: so late it is
+        # read again.
+        hold = Signal()
+        leaves.append(~hold)
         m.d.comb += [
             go.eq(active & Cat(leaves).all()), last.eq(current.words == 1),
             move.eq(loaded & (~active | (go & last)))]
@@ -188,8 +192,11 @@ class Issue(wiring.Component):
                 current.b.eq(current.b + 1), current.dst.eq(current.dst + 1)]
             with m.If(last):
                 m.d.sync += active.eq(0)
+        m.d.sync += hold.eq(0)
         with m.If(move):
-            m.d.sync += [active.eq(1), current.eq(upcoming), start.eq(1)]
+            m.d.sync += [
+                active.eq(1), current.eq(upcoming), start.eq(1),
+                hold.eq(go & used.keep & upcoming.word.replay & (upcoming.words == 1))]
         passes.assign(
             m, self.step, a=current.a, b=current.b, dst=current.dst, read_b=current.read_b,
             last=last, word=used)
