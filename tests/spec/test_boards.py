@@ -241,8 +241,8 @@ def steps(tmp_path, name, config, *arguments):
     (tmp_path / "files.f").write_text("".join(f"{module}.v\n" for module in MODULES))
     for module in MODULES:
         (tmp_path / f"{module}.v").write_text("")
-    done = subprocess.run(["make", "--dry-run", *arguments], cwd=tmp_path, text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(["make", "--no-print-directory", "--dry-run", *arguments], cwd=tmp_path,
+                          text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, re.sub(r" +\\\n *", " ", done.stdout).splitlines()
 
 

@@ -231,6 +231,11 @@ async def registers_are_those_of_the_contract(dut: Any, stall: float) -> None:
         values[CHANNEL_BASE + 4 * k] << 32 * k for k in range(2 * host.config.channels))
     window = [STATUS_BASE + 4 * k for k in range(len(STATUS))]
     known = {*CONTROL.values(), *kept, *window}
+    # XRT writes the words between the arguments too.
+    between = range(CONTROL["command_high"] + 4, CHANNEL_BASE, 4)
+    await host.write(rng.choice(between), 1)
+    await host.read(rng.choice(between), SLVERR)
+    known.update(between)
     for place in (*rng.sample(sorted(set(range(0, 4096, 4)) - known), 10), max(kept) + 4,
                   max(window) + 4):
         await host.read(place, SLVERR)

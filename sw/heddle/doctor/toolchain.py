@@ -55,7 +55,9 @@ def _compiler() -> str:
 
 
 def _make() -> str:
-    made = output(["make", "-f", "-"], given="all:\n\t@echo $(words one two)\n")
+    # Inside another make it would speak of the folder.
+    made = output(["make", "--no-print-directory", "-f", "-"],
+                  given="all:\n\t@echo $(words one two)\n")
     if made.strip() != "2":
         raise RuntimeError("make must be GNU make, and is another one")
     return first_line(output(["make", "--version"]))
