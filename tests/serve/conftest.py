@@ -10,8 +10,7 @@ from tests.sw import models
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    found = models.tensors(layers=2, width=128, vocabulary=300, context=90, seed="text")
-    return models.write(tmp_path_factory.mktemp("served"), found)
+    return models.text(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")

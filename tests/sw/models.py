@@ -71,6 +71,11 @@ def tokenizer(vocabulary: int) -> tokenizers.Tokenizer:
     return found
 
 
+def text(folder: pathlib.Path) -> pathlib.Path:
+    """A model folder from whose prompts many different tokens come."""
+    return write(folder, tensors(layers=2, width=128, vocabulary=300, context=90, seed="text"))
+
+
 def write(folder: pathlib.Path, found: dict[str, np.ndarray], *, prefix: str = "transformer.",
           dtype: Any = np.float32, shards: int = 1, **more: Any) -> pathlib.Path:
     """Write a model folder; ``more`` goes into ``config.json``."""

@@ -8,28 +8,10 @@ import numpy as np
 import pytest
 
 import heddle
-from heddle.checkpoint import Checkpoint
-from heddle.reference import Dequantised, Reference, log_probabilities
+from heddle.reference import log_probabilities
 from tests.sw import models
 
 PROMPT = "the threads, and"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = models.tensors(layers=2, width=128, vocabulary=300, context=90, seed="text")
-    return models.write(tmp_path_factory.mktemp("m"), found)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    with heddle.load(folder) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def reference(folder):
-    return Reference(Dequantised(Checkpoint(folder)))
 
 
 def test_prompts_of_different_lengths_get_their_own_texts(model):

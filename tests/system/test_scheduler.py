@@ -14,12 +14,6 @@ from tests.sw import models
 PROMPT = "the threads, and"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = models.tensors(layers=2, width=128, vocabulary=300, context=90, seed="text")
-    return models.write(tmp_path_factory.mktemp("m"), found)
-
-
 @pytest.fixture(scope="module", params=["a16", "a8"])
 def model(request, folder):
     with heddle.load(folder, activation=request.param) as opened:

