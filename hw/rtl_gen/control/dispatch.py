@@ -212,11 +212,16 @@ class Dispatch(wiring.Component):
                      tokens.read_addr.eq(Mux(kind("GIVEN"), operands.number, following))]
         m.d.sync += is_given.eq(following < self.given)
 
-        def write_register(index, value):
-            with m.Switch(index):
+        # Whatever is written goes to all registers, and one of them takes it.
+        put = Signal(data.StructLayout({"en": 1, "addr": range(len(Register)), "data": 32}))
+        with m.If(put.en):
+            with m.Switch(put.addr):
                 for k in range(1, len(Register)):
                     with m.Case(k):
-                        m.d.sync += registers[k].eq(value)
+                        m.d.sync += registers[k].eq(put.data)
+
+        def write_register(index, value):
+            m.d.comb += [put.en.eq(1), put.addr.eq(index), put.data.eq(value)]
 
         with m.If(self.preset.en):
             write_register(self.preset.addr, self.preset.data)
