@@ -38,6 +38,12 @@ PERIOD = 35_000
 #: Before Yosys maps.  Amaranth names the fields of a signal beside it, which the mapper stumbles
 #: over; and only what has been put into one module is simplified as a whole.
 FLATTEN = f"hierarchy -top top; proc; flatten; opt_clean -purge; scratchpad -set abc9.D {PERIOD}"
+#: Memories that would be LUTs: there are block memories to spare, and LUTs are short.
+BLOCKS = ("bank.rows", "fresh.k_?", "entries.weights_?", "candidates*lists")
+AS_BLOCKS = 'setattr -set ram_style "block" ' + " ".join(f"m:*{name}.ram.content" for name in BLOCKS)
+#: Multiplexers between LUTs tie pairs and fours of them together; without, the mapper needs fewer
+#: LUTs, and the placer is free.
+MAPPING = "-nowidelut"
 #: Cells of an ECP5, as nextpnr names them, and what they are called on the page.
 CELLS = {"TRELLIS_COMB": "LUT4 (with carries and memories of LUTs)", "TRELLIS_FF": "registers",
          "MULT18X18D": "multipliers, 18 × 18", "DP16KD": "block memories, 18 kbit"}
@@ -79,8 +85,8 @@ def build(folder: pathlib.Path, seed: int, router: str) -> tuple[dict[str, Any],
 
 def _plan(platform: Platform, seed: int) -> Any:
     return platform.build(
-        ulx3s.Ulx3s(), name="top", do_build=False, script_after_read=FLATTEN,
-        nextpnr_opts=f"--seed {seed}")
+        ulx3s.Ulx3s(), name="top", do_build=False, synth_opts=MAPPING,
+        script_after_read=f"{FLATTEN}; {AS_BLOCKS}", nextpnr_opts=f"--seed {seed}")
 
 
 def _commands(seed: int, router: str) -> tuple[tuple[str, list[str]], ...]:
