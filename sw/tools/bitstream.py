@@ -47,6 +47,9 @@ MAPPING = "-nowidelut"
 #: Cells of an ECP5, as nextpnr names them, and what they are called on the page.
 CELLS = {"TRELLIS_COMB": "LUT4 (with carries and memories of LUTs)", "TRELLIS_FF": "registers",
          "MULT18X18D": "multipliers, 18 × 18", "DP16KD": "block memories, 18 kbit"}
+#: And in the manifest.
+SHORT = {"TRELLIS_COMB": "LUT", "TRELLIS_FF": "FF", "MULT18X18D": "DSP", "DP16KD": "BRAM18"}
+PART = "LFE5U-85F-6BG381C"
 
 
 def build(folder: pathlib.Path, seed: int, router: str) -> tuple[dict[str, Any], dict[str, float]]:
@@ -115,23 +118,23 @@ def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, fl
     clock, = report["fmax"].values()
     used = {name: report["utilization"][name] for name in CELLS}
     manifest = {
-        "board": "ulx3s-85f",
+        "board": "ulx3s", "part": PART, "kernel": f"heddle_{ULX3S.name}",
         "configuration": dataclasses.asdict(ULX3S) | {"digest": f"{ULX3S.digest:#010x}"},
         "contract": f"{contract.DIGEST:#010x}",
         "commit": (folder / "commit").read_text(),
         "tools": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "seed": seed, "clock_mhz": clock["constraint"], "fmax_mhz": round(clock["achieved"], 2),
+        "seed": seed, "clock_mhz": clock["constraint"],
         "slack_ns": round(1e3 / clock["constraint"] - 1e3 / clock["achieved"], 2),
-        "resources": {name: cell["used"] for name, cell in used.items()},
+        "resources": {SHORT[name]: cell["used"] for name, cell in used.items()},
         "sha256": hashlib.sha256(bits).hexdigest(), "bytes": len(bits)}
     path = max((path for path in report["critical_paths"] if path["from"] == path["to"]),
                key=lambda path: sum(step["delay"] for step in path["path"]))
-    page = _page(manifest, used, path["path"], seconds)
+    page = _page(manifest, clock["achieved"], used, path["path"], seconds)
     return manifest, page
 
 
-def _page(manifest: dict[str, Any], used: dict[str, dict[str, int]], path: list[dict[str, Any]],
-          seconds: dict[str, float]) -> str:
+def _page(manifest: dict[str, Any], reached: float, used: dict[str, dict[str, int]],
+          path: list[dict[str, Any]], seconds: dict[str, float]) -> str:
     tools = ", ".join(f"{name} {version}" for name, version in manifest["tools"].items())
     total = sum(step["delay"] for step in path)
     logic = sum(step["delay"] for step in path if step["type"] != "routing")
@@ -150,7 +153,7 @@ Commit `{manifest['commit'][:12]}`, configuration `{ULX3S.name}` ({manifest['con
 | | MHz |
 | --- | ---: |
 | needed | {manifest['clock_mhz']:.2f} |
-| reached after routing | {manifest['fmax_mhz']:.2f} |
+| reached after routing | {reached:.2f} |
 
 That leaves {manifest['slack_ns']:.2f} ns. The longest path takes {total:.2f} ns, of which {logic:.2f} in logic, from `{_short(first)}` to `{_short(last)}`.
 
@@ -186,7 +189,7 @@ def main() -> None:
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     (target / "report.md").write_text(page)
     print(f"{arguments.output / 'heddle.bit'}: {manifest['bytes']} bytes, "
-          f"{manifest['fmax_mhz']} MHz of {manifest['clock_mhz']} MHz")
+          f"{manifest['slack_ns']} ns left of {1e3 / manifest['clock_mhz']:.0f}")
     if manifest["slack_ns"] < 0:
         raise SystemExit(1)
 
