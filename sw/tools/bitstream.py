@@ -53,37 +53,57 @@ PART = "LFE5U-85F-6BG381C"
 
 
 def build(folder: pathlib.Path, seed: int, router: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """nextpnr's report, and the seconds of each step."""
+    """nextpnr's report, and the seconds of each step.
+
+    A step whose inputs, command and tools are those of its last run is not carried out again.
+    """
     platform = ULX3S_85F_Platform()
     commit = _commit()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "commit").write_text(commit)
-    seconds = {}
-    start = time.monotonic()
     for name, text in emit.card(ULX3S, commit=int(commit[:8], 16)).items():
         platform.add_file(f"{name}.v", text)
     plan = _plan(platform, seed)
-    seconds["generate"] = time.monotonic() - start
     for name, content in plan.files.items():
         target = folder / name
-        data = content if isinstance(content, bytes) else content.encode()
-        if not target.exists() or target.read_bytes() != data:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+    sources = [name for name in plan.files if name.endswith((".v", ".il", ".ys"))]
+    seconds = {step: _step(folder, step, command, inputs)
+               for step, command, inputs in _commands(seed, router, sources)}
+    return json.loads((folder / "report.json").read_text()), seconds
+
+
+def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str]) -> float:
+    """The seconds that a step took, now or before."""
+    done_file = folder / f"{step}.json"
+    known = hashlib.sha256(repr((command, _versions())).encode())
+    for name in sorted(inputs):
+        known.update((folder / name).read_bytes())
+    if done_file.exists():
+        before = json.loads(done_file.read_text())
+        if before["digest"] == known.hexdigest():
+            print(f"{step}: done before, in {before['seconds']} s", file=sys.stderr, flush=True)
+            return before["seconds"]
+        done_file.unlink()
+    print(f"{step}: {' '.join(command)}", file=sys.stderr, flush=True)
     environment = os.environ | TOOLS | {
         "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", os.defpath)])}
-    for step, command in _commands(seed, router):
-        print(f"{step}: {' '.join(command)}", file=sys.stderr, flush=True)
-        start = time.monotonic()
-        with (folder / f"{step}.log").open("w") as log:
-            done = subprocess.run(command, cwd=folder, env=environment, check=False,
-                                  stdout=log, stderr=subprocess.STDOUT)
-        seconds[step] = time.monotonic() - start
-        if done.returncode:
-            tail = (folder / f"{step}.log").read_text().splitlines()[-12:]
-            raise SystemExit(f"{step} failed with status {done.returncode} "
-                             f"({folder / step}.log):\n" + "\n".join(tail))
-    return json.loads((folder / "report.json").read_text()), seconds
+    start = time.monotonic()
+    with (folder / f"{step}.log").open("w") as log:
+        done = subprocess.run(command, cwd=folder, env=environment, check=False,
+                              stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        tail = (folder / f"{step}.log").read_text().splitlines()[-12:]
+        raise SystemExit(f"{step} failed with status {done.returncode} "
+                         f"({folder / step}.log):\n" + "\n".join(tail))
+    seconds = round(time.monotonic() - start)
+    done_file.write_text(json.dumps({"digest": known.hexdigest(), "seconds": seconds}))
+    return seconds
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _plan(platform: Platform, seed: int) -> Any:
@@ -92,23 +112,28 @@ def _plan(platform: Platform, seed: int) -> Any:
         script_after_read=f"{FLATTEN}; {AS_BLOCKS}", nextpnr_opts=f"--seed {seed}")
 
 
-def _commands(seed: int, router: str) -> tuple[tuple[str, list[str]], ...]:
-    """The steps that Amaranth's own script has, with a report and without quiet."""
+def _commands(seed: int, router: str, sources: list[str]
+              ) -> tuple[tuple[str, list[str], list[str]], ...]:
+    """Name, command and inputs of the steps that Amaranth's own script has, with a report and
+    without quiet."""
     return (
-        ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"]),
+        ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"], sources),
         ("place-and-route", [
             TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
             "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
-            "--report", "report.json", "--seed", str(seed), "--router", router, "--detailed-timing-report"]),
-        ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"]))
+            "--report", "report.json", "--seed", str(seed), "--router", router,
+            "--detailed-timing-report"], ["top.json", "top.lpf"]),
+        ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
+         ["top.config"]))
 
 
 def _commit() -> str:
+    """The last commit that changed the sources of the hardware."""
     run = lambda *words: subprocess.run(     # noqa: E731
         ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
     if changed := run("status", "--porcelain", "--", "hw"):
         print(f"the sources in hw differ from the commit:\n{changed}", file=sys.stderr)
-    return run("rev-parse", "HEAD")
+    return run("log", "-1", "--format=%H", "--", "hw")
 
 
 def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, float], seed: int
@@ -122,7 +147,7 @@ def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, fl
         "configuration": dataclasses.asdict(ULX3S) | {"digest": f"{ULX3S.digest:#010x}"},
         "contract": f"{contract.DIGEST:#010x}",
         "commit": (folder / "commit").read_text(),
-        "tools": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "tools": _versions(),
         "seed": seed, "clock_mhz": clock["constraint"],
         "slack_ns": round(1e3 / clock["constraint"] - 1e3 / clock["achieved"], 2),
         "resources": {SHORT[name]: cell["used"] for name, cell in used.items()},
