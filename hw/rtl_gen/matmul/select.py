@@ -12,12 +12,12 @@ crossed; in each step those slots count whose activation is there.
 candidates, of each one digit for each column of the half, lowest first.
 """
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.config import CardConfig
-from ..spec.formats import NEAR_CHOICES
+from ..spec.formats import NEAR_CHOICES, PATTERNS, index, reach
 
 #: Slots that share their candidates.
 PAIR = 2
@@ -41,6 +41,33 @@ def half_bits(config: CardConfig) -> int:
 def window_bits(config: CardConfig) -> int:
     """Bits of one window of one column."""
     return 4 * config.beat_bytes * 8
+
+
+def asked_for(config: CardConfig) -> set[tuple[int, int, int]]:
+    """Which candidates the patterns of a configuration take, and where from.
+
+    Returns
+    -------
+    set of (pair, candidate, source)
+        Sources are those of :class:`Align`: lower and upper half of a window at ratio 2, the half
+        of a group that is a pair's own and the other one at ratio 4.
+    """
+    found = set()
+    for pattern in PATTERNS:
+        if pattern.m not in config.group_sizes:
+            continue
+        for slot in range(config.beat_bytes):
+            for place in reach(pattern, slot):
+                where = index(pattern, slot, place)
+                near, replaced = where % NEAR, (slot - 1) % NEAR
+                candidate = near
+                if where >= NEAR and not pattern.halved:
+                    candidate = NEAR + slot % PAIR
+                elif slot % PAIR and near == replaced:
+                    candidate = NEAR
+                sources = (0, 1) if pattern.ratio == 2 else (2, 3) if pattern.halved else (2,)
+                found |= {(slot // PAIR, candidate, source) for source in sources}
+    return found
 
 
 class Align(wiring.Component):
@@ -83,17 +110,22 @@ class Align(wiring.Component):
         # A multiplexer of four for every candidate: two halves of a window at ratio 2, of a group
         # at ratio 4.
         sources = [[] for _ in range(4)]
+        asked = asked_for(self.config)
         for pair in range(self.config.beat_bytes // PAIR):
             first = PAIR * pair % NEAR          # the number of its first slot among eight
             window, group = PAIR * pair // NEAR * 2 * NEAR, pair // 2 * 2 * NEAR
             near = [k if k >= first else k + NEAR for k in range(NEAR)]
-            for place, fourth in (*zip(near, range(NEAR), strict=True),
-                                  (first + NEAR, first), (first + 1 + NEAR, 0)):
+            for candidate, (place, fourth) in enumerate((
+                    *zip(near, range(NEAR), strict=True),
+                    (first + NEAR, first), (first + 1 + NEAR, 0))):
                 half = pair % 2 * NEAR
-                for source, at in zip(sources, (
-                        window + place, 2 * self.config.beat_bytes + window + place,
-                        group + half + fourth, group + NEAR - half + fourth), strict=True):
-                    source.append(digits(four, at))
+                places = (window + place, 2 * self.config.beat_bytes + window + place,
+                          group + half + fourth, group + NEAR - half + fourth)
+                # What no pattern takes may be anything: what another one takes, or nothing.
+                taken = [k for k in range(4) if (pair, candidate, k) in asked]
+                for k, source in enumerate(sources):
+                    at = places[k if k in taken else max(taken)] if taken else None
+                    source.append(Const(0, size) if at is None else digits(four, at))
         second, many = Signal(), Signal(half_bits(self.config))
         m.d.comb += [
             second.eq(Mux(self.ratio[1], self.cross, self.block[1])),

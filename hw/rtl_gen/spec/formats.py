@@ -149,3 +149,21 @@ def index(pattern: Pattern, slot: int, place: int) -> int:
     if not legal:
         raise ValueError(f"slot {slot} of {pattern.name} cannot meet activation {place}")
     return found
+
+
+def reach(pattern: Pattern, slot: int) -> list[int]:
+    """The activations of its 16-wide group that a slot may meet in streams of a pattern.
+
+    >>> reach(stored_as(2, 4), 3), reach(stored_as(1, 4), 1)
+    ([5, 6, 7], [4, 5, 6, 7])
+    """
+    if pattern.m == 1:
+        return [slot % 4]
+    if pattern.halved:
+        return list(range(2 * NEAR_CHOICES))
+    if pattern.ratio > 4:
+        first = slot % 4 // 2 * NEAR_CHOICES
+        return list(range(first, first + NEAR_CHOICES))
+    ordinal = pattern.slot(slot)[2]
+    first = ordinal // pattern.n * pattern.m + ordinal % pattern.n
+    return list(range(first, first + pattern.m - pattern.n + 1))

@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from rtl_gen.spec import isa, rules
 from rtl_gen.spec.config import ACC_BITS, HEAD, CardConfig
-from rtl_gen.spec.formats import PATTERNS, Pattern, index
+from rtl_gen.spec.formats import PATTERNS, Pattern, index, reach
 
 from .engine_model import EngineModel, Job, Values
 
@@ -117,14 +117,9 @@ class Program:
         weights = rng.integers(-127, 128, shape)
         if self.garbage:
             weights[rng.random(shape) < 0.05] = -128
-        # A slot may meet one of so many activations, the first of which depends on the slot.
         slots = np.arange(config.beat_bytes)
-        first, choices = {
-            1: (slots % 4, 1), 2: (slots % 8, 9),
-            4: (slots % 4 // 2 * 8, 8)}[min(pattern.ratio, 4)]
-        if pattern.halved:
-            first, choices = 0 * slots, 16
-        place = first + rng.integers(choices, size=shape)
+        place = np.stack([rng.choice(reach(pattern, slot), size=shape[:2])
+                          for slot in slots.tolist()], axis=-1)
         known = np.array([[_index(pattern, slot, at) for at in range(17)]
                           for slot in slots.tolist()])
         job = Job(fields=fields, rows=rows, beats=beats, address=address, pos=pos, weights=weights,
