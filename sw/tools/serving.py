@@ -22,11 +22,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import uvicorn
 
 import heddle
 from heddle.model import Model
-from heddle.serve import Limit, create
+from heddle.serve import Limit, create, server
 
 
 def figures(model: Model, work: Callable[[], int]) -> dict[str, float]:
@@ -57,15 +56,14 @@ def lock_step(model: Model, prompt: int, new: int, rounds: int, rng: random.Rand
 @contextlib.contextmanager
 def serving(model: Model) -> Iterator[str]:
     """A server of the model; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(
-        create(model, name="model", limit=Limit(queue=1000)), log_level="warning", lifespan="on"))
+    running = server(create(model, name="model", limit=Limit(queue=1000)))
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            running.should_exit = True
             thread.join()
 
 

@@ -6,10 +6,9 @@ import socket
 import threading
 import time
 
-import uvicorn
-
 import heddle
 from heddle.serve import Limit, create
+from heddle.serve import server as server_of
 
 
 @contextlib.contextmanager
@@ -19,15 +18,14 @@ def serving(model, **how):
     The server ends with the block, the model stays open.
     """
     app = create(model, name="threads", **how)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on",
-                                           timeout_graceful_shutdown=5))
+    running = server_of(app, grace=5)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", app
         finally:
-            server.should_exit = True
+            running.should_exit = True
             thread.join()
     assert not app.state.engine._thread.is_alive()
 

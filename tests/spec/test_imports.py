@@ -28,8 +28,7 @@ MAY_IMPORT = {
     "heddle": {"rtl_gen.spec", "numpy", "safetensors", "tokenizers", "ml_dtypes", "typer", "rich",
                "matplotlib", "packaging", "serial"},
     "heddle.serve": {"heddle", "rtl_gen.spec", "fastapi", "starlette", "pydantic",
-                     "prometheus_client"},
-    "heddle.cli.serving": {"heddle", "typer", "uvicorn"},
+                     "prometheus_client", "uvicorn"},
     "heddle.xrt": {"heddle", "rtl_gen.spec", "pyxrt"},
 }
 

@@ -92,9 +92,7 @@ def serve(
     Example: heddle serve sw/models/shakespeare-gpt2 --cards sim:tiny --port 8000
     """
     try:
-        import uvicorn
-
-        from ..serve import Limit, create
+        from ..serve import Limit, create, server
     except ModuleNotFoundError as error:
         raise UserError(f"heddle serve needs the package {error.name}: "
                         "pip install 'heddle-fpga[serve]'") from None
@@ -108,13 +106,12 @@ def serve(
         called = name or model.resolve().name
         app = create(opened, name=called, key=key,
                      limit=Limit(queue=queue, body=max_body, seconds=timeout))
-        server = uvicorn.Server(uvicorn.Config(
-            app, log_level="warning", lifespan="on", timeout_graceful_shutdown=grace))
+        running = server(app, grace=grace)
         at = listener.getsockname()
         where = f"[{at[0]}]" if ":" in at[0] else at[0]
         with _quiet_end():
             OUT.print(f"{called} on {cards}: http://{where}:{at[1]}")
-            server.run(sockets=[listener])
+            running.run(sockets=[listener])
     ERR.print("The server has ended.", style="dim")
 
 
