@@ -167,7 +167,7 @@ class Dispatch(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.program = program = Ram(
-            isa.WORD_BITS, depth=config.program_words)
+            isa.WORD_BITS, depth=config.program_words, apart=1)
         m.submodules.tokens = tokens = Ram(32, depth=config.context)
         judges = [Operands(config) for _ in range(config.judges)]
         m.submodules += judges

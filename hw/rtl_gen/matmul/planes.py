@@ -24,7 +24,8 @@ class Planes(wiring.Component):
     Members
     -------
     write : ``In(stream(layouts.plane_write(config))).array(2)``
-        The first goes first.  Reads two cycles after a write was taken see it.
+        The first goes first.  Reads two cycles after a write was taken see it; a block that is
+        read while it is written is lost.
     read_en : ``In(1)``
     block : ``In(16).array(2)``
         The first block that each half's entry reads.
@@ -74,9 +75,9 @@ class Planes(wiring.Component):
             windows = []
             for column in range(half * columns, (half + 1) * columns):
                 m.submodules[f"windows_{column}"] = window = Ram(
-                    window_bits(config), depth=config.plane_windows, parts=4 * words)
+                    window_bits(config), depth=config.plane_windows, parts=4 * words, apart=words)
                 m.submodules[f"exponents_{column}"] = exponent = Ram(
-                    signed(8), depth=config.plane_blocks)
+                    signed(8), depth=config.plane_blocks, apart=1)
                 windows.append(window.read_data)
 
                 # Token t writes column t, or 2t and 2t + 1; with two beats in each half.
