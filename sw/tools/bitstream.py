@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from amaranth.build import Platform
+from amaranth.hdl import Elaboratable
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from rtl_gen import emit
@@ -41,11 +42,6 @@ FLATTEN = f"hierarchy -top top; proc; flatten; opt_clean -purge; scratchpad -set
 #: Memories that would be LUTs: there are block memories to spare, and LUTs are short.
 BLOCKS = ("bank.rows", "fresh.k_?", "entries.weights_?", "candidates*lists")
 AS_BLOCKS = 'setattr -set ram_style "block" ' + " ".join(f"m:*{name}.ram.content" for name in BLOCKS)
-#: Memories whose words, or parts of words that share a block memory, are never read while they are
-#: written: the program, and the activations' blocks.  Without that knowledge a copy of what was
-#: written, and multiplexers, stand before and behind them.
-APART = ("planes.windows_?", "planes.exponents_?", "dispatch.program*")
-NO_CHECK = "setattr -set no_rw_check 1 " + " ".join(f"m:*{name}.ram.content" for name in APART)
 #: Multiplexers between LUTs tie pairs and fours of them together; without, the mapper needs fewer
 #: LUTs, and the placer is free.
 MAPPING = "-nowidelut"
@@ -57,29 +53,31 @@ SHORT = {"TRELLIS_COMB": "LUT", "TRELLIS_FF": "FF", "MULT18X18D": "DSP", "DP16KD
 PART = "LFE5U-85F-6BG381C"
 
 
-def build(folder: pathlib.Path, seed: int, router: str) -> tuple[dict[str, Any], dict[str, float]]:
+def build(folder: pathlib.Path, top: Elaboratable, verilog: dict[str, str], seed: int, router: str
+          ) -> tuple[dict[str, Any], dict[str, float]]:
     """nextpnr's report, and the seconds of each step.
 
-    A step whose inputs, command and tools are those of its last run is not carried out again.
+    ``verilog`` are the modules that ``top`` has instances of, by name.
+    A step whose inputs, command and tools are those of its last run is not carried out again if
+    what it wrote is there.
     """
     platform = ULX3S_85F_Platform()
-    commit = _commit()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "commit").write_text(commit)
-    for name, text in emit.card(ULX3S, commit=int(commit[:8], 16)).items():
+    for name, text in verilog.items():
         platform.add_file(f"{name}.v", text)
-    plan = _plan(platform, seed)
+    plan = _plan(platform, top, seed)
     for name, content in plan.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
     sources = [name for name in plan.files if name.endswith((".v", ".il", ".ys"))]
-    seconds = {step: _step(folder, step, command, inputs)
-               for step, command, inputs in _commands(seed, router, sources)}
+    seconds = {step: _step(folder, step, command, inputs, outputs)
+               for step, command, inputs, outputs in _commands(seed, router, sources)}
     return json.loads((folder / "report.json").read_text()), seconds
 
 
-def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str]) -> float:
+def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str],
+          outputs: list[str]) -> float:
     """The seconds that a step took, now or before."""
     done_file = folder / f"{step}.json"
     known = hashlib.sha256(repr((command, _versions())).encode())
@@ -87,7 +85,8 @@ def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str]
         known.update((folder / name).read_bytes())
     if done_file.exists():
         before = json.loads(done_file.read_text())
-        if before["digest"] == known.hexdigest():
+        if before["digest"] == known.hexdigest() \
+                and all((folder / name).exists() for name in outputs):
             print(f"{step}: done before, in {before['seconds']} s", file=sys.stderr, flush=True)
             return before["seconds"]
         done_file.unlink()
@@ -111,18 +110,18 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _plan(platform: Platform, seed: int) -> Any:
+def _plan(platform: Platform, top: Elaboratable, seed: int) -> Any:
     return platform.build(
-        ulx3s.Ulx3s(), name="top", do_build=False, synth_opts=MAPPING,
-        script_after_read=f"{FLATTEN}; {AS_BLOCKS}; {NO_CHECK}", nextpnr_opts=f"--seed {seed}")
+        top, name="top", do_build=False, synth_opts=MAPPING,
+        script_after_read=f"{FLATTEN}; {AS_BLOCKS}", nextpnr_opts=f"--seed {seed}")
 
 
 def _commands(seed: int, router: str, sources: list[str]
-              ) -> tuple[tuple[str, list[str], list[str]], ...]:
-    """Name, command and inputs of the steps that Amaranth's own script has, with a report and
+              ) -> tuple[tuple[str, list[str], list[str], list[str]], ...]:
+    """Name, command, inputs and outputs of the steps that Amaranth's own script has, with a report and
     without quiet."""
     return (
-        ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"], sources),
+        ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"], sources, ["top.json"]),
         ("place-and-route", [
             TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
             "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
@@ -130,9 +129,10 @@ def _commands(seed: int, router: str, sources: list[str]
             # There is time to spare, and there are few wires; slower steps of the placer shorten
             # them by a twelfth.
             "--placer-heap-timingweight", "2", "--placer-heap-alpha", "0.05",
-            "--detailed-timing-report"], ["top.json", "top.lpf"]),
+            "--detailed-timing-report"], ["top.json", "top.lpf"],
+         ["top.config", "report.json"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
-         ["top.config"]))
+         ["top.config"], ["heddle.bit"]))
 
 
 def _commit() -> str:
@@ -144,8 +144,8 @@ def _commit() -> str:
     return run("log", "-1", "--format=%H", "--", "hw")
 
 
-def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, float], seed: int
-             ) -> tuple[dict[str, Any], str]:
+def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, float], seed: int,
+             commit: str) -> tuple[dict[str, Any], str]:
     """``manifest.json`` and the page of the report."""
     bits = (folder / "heddle.bit").read_bytes()
     clock, = report["fmax"].values()
@@ -154,7 +154,7 @@ def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, fl
         "board": "ulx3s", "part": PART, "kernel": f"heddle_{ULX3S.name}",
         "configuration": dataclasses.asdict(ULX3S) | {"digest": f"{ULX3S.digest:#010x}"},
         "contract": f"{contract.DIGEST:#010x}",
-        "commit": (folder / "commit").read_text(),
+        "commit": commit,
         "tools": _versions(),
         "seed": seed, "clock_mhz": clock["constraint"],
         "slack_ns": round(1e3 / clock["constraint"] - 1e3 / clock["achieved"], 2),
@@ -215,8 +215,11 @@ def main() -> None:
                         help="of nextpnr (default: router1)")
     parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "build" / "ulx3s")
     arguments = parser.parse_args()
-    report, seconds = build(arguments.output, arguments.seed, arguments.router)
-    manifest, page = describe(arguments.output, report, seconds, arguments.seed)
+    commit = _commit()
+    report, seconds = build(
+        arguments.output, ulx3s.Ulx3s(), emit.card(ULX3S, commit=int(commit[:8], 16)),
+        arguments.seed, arguments.router)
+    manifest, page = describe(arguments.output, report, seconds, arguments.seed, commit)
     target = ROOT / "bitstreams" / arguments.board
     target.mkdir(parents=True, exist_ok=True)
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
