@@ -122,11 +122,12 @@ def _commands(seed: int, router: str, sources: list[str]
               ) -> tuple[tuple[str, list[str], list[str], list[str]], ...]:
     """Name, command, inputs and outputs of the steps.
 
-    Those that Amaranth's own script has, with a report and without quiet; before placement another
-    one, whose multipliers and block memories are then moved (`floorplan.py`).
+    Those that Amaranth's own script has, with a report and without quiet.  Between the two
+    placements multipliers and block memories are moved (`floorplan.py`).
     """
-    place = [TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
-             "--lpf", "top.lpf", "--seed", str(seed),
+    nextpnr = [TOOLS["NEXTPNR_ECP5"], "--85k", "--package", "CABGA381", "--speed", "6",
+               "--lpf", "top.lpf"]
+    place = [*nextpnr, "--seed", str(seed),
              # There is time to spare, and there are few wires; slower steps of the placer shorten
              # them by a twelfth.
              "--placer-heap-timingweight", "2", "--placer-heap-alpha", "0.05"]
@@ -134,12 +135,17 @@ def _commands(seed: int, router: str, sources: list[str]
         ("synthesis", [TOOLS["YOSYS"], "-q", "-l", "top.rpt", "top.ys"], sources, ["top.json"]),
         ("first-placement", [*place, "--json", "top.json", "--no-route", "--write", "first.json"],
          ["top.json", "top.lpf"], ["first.json"]),
-        ("floorplan", [sys.executable, str(FLOORPLAN), "first.json", "top.json", "floorplan.json"],
+        ("floorplan", [sys.executable, str(FLOORPLAN), "first.json", "top.json", "floorplan.json",
+                       "--router", router],
          ["first.json", "top.json", str(FLOORPLAN)], ["floorplan.json"]),
-        ("place-and-route", [
-            *place, "--json", "floorplan.json", "--textcfg", "top.config", "--report",
-            "report.json", "--router", router, "--detailed-timing-report"],
-         ["floorplan.json", "top.lpf"], ["top.config", "report.json"]),
+        # Routing finds the clock in what placement writes: it has no other constraint of it.
+        ("placement", [*place, "--freq", f"{ULX3S.clock_mhz}", "--json", "floorplan.json",
+                       "--no-route", "--write", "placed.json"],
+         ["floorplan.json", "top.lpf"], ["placed.json"]),
+        ("routing", [
+            *nextpnr, "--json", "placed.json", "--no-pack", "--no-place", "--textcfg",
+            "top.config", "--report", "report.json", "--detailed-timing-report"],
+         ["placed.json", "top.lpf"], ["top.config", "report.json"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
          ["top.config"], ["heddle.bit"]))
 
@@ -220,8 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("board", choices=["ulx3s"])
     parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
-    parser.add_argument("--router", choices=["router1", "router2"], default="router1",
-                        help="of nextpnr (default: router1)")
+    parser.add_argument("--router", choices=["router1", "router2"], default="router2",
+                        help="of nextpnr (default: router2)")
     parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "build" / "ulx3s")
     arguments = parser.parse_args()
     commit = _commit()

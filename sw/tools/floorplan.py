@@ -7,7 +7,8 @@ nextpnr places cells of few sites badly: whoever comes last gets what is left, a
 multipliers of one product end up in four corners of the chip.  Here the other cells stay where the
 first placement has them, and simulated annealing (Kirkpatrick, Gelatt and Vecchi, 1983) moves
 these over their sites until the wires to them are short.  ``floorplan.json`` is ``top.json``,
-Yosys' netlist, with their sites fixed; the next placement has the others follow.
+Yosys' netlist, with their sites fixed; the next placement has the others follow.  It also has the
+router's settings, which nextpnr takes from a netlist before those of its command line.
 """
 
 import argparse
@@ -26,6 +27,8 @@ TYPES = ("MULT18X18D", "DP16KD")
 WIDE = 3000
 #: Moves that are tried for each cell, and the temperature of the first, in tiles of wire.
 MOVES, HOT = 20_000, 300.0
+#: Tiles around the box of a net's pins in which router2 looks for a way (its own: 3).
+MARGIN = 8
 _SITE = re.compile(r"X(\d+)/Y(\d+)/(.*)")
 
 
@@ -165,11 +168,15 @@ def main() -> None:
     for name in ("placed", "netlist", "output"):
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--router", default="router2")
     arguments = parser.parse_args()
     found, before, after = floorplan(json.loads(arguments.placed.read_text()), arguments.seed)
     netlist = json.loads(arguments.netlist.read_text())
+    top = netlist["modules"]["top"]
     for name, site in found.items():
-        netlist["modules"]["top"]["cells"][name]["attributes"]["BEL"] = site
+        top["cells"][name]["attributes"]["BEL"] = site
+    top["settings"] = {"router": arguments.router} | {
+        f"router2/bbMargin/{axis}": f"{MARGIN:032b}" for axis in "xy"}
     arguments.output.write_text(json.dumps(netlist))
     print(f"{len(found)} multipliers and block memories: {before} tiles of wire before, "
           f"{after} after")

