@@ -70,9 +70,15 @@ async def finish(ctx, dut):
 
 
 async def started(ctx, dut, starts):
+    held, reads = 0, 0
     while True:
-        _, _, start = await ctx.tick().sample(dut.start)
+        _, _, start, now, taken, index, word, status = await ctx.tick().sample(
+            dut.start, dut.held, dut.bus.arvalid & dut.bus.arready, dut.index, dut.word, dut.status)
         starts[0] += start
+        reads += taken
+        held += now
+        assert held <= reads
+        assert now or word == status[index]
 
 
 def run(script, stall):
@@ -117,6 +123,10 @@ def test_addresses_are_kept_and_unknown_ones_refused(stall):
         ctx.set(dut.status, status)
         places = [spec.STATUS_BASE + 4 * k for k in range(len(spec.STATUS))]
         for place, value in zip(places, status, strict=True):
+            # Somebody else has his words beside the host, but for the cycle of the host's.
+            index = rng.randrange(len(status))
+            ctx.set(dut.index, index)
+            assert (ctx.get(dut.held), ctx.get(dut.word)) == (0, status[index])
             assert await host.read(ctx, place) == (value, 0)
             assert await host.write(ctx, place, 0) == SLVERR
         reserved = range(spec.CONTROL["command_high"] + 4, spec.CHANNEL_BASE, 4)

@@ -267,4 +267,6 @@ class Control(wiring.Component):
         for name, count in zip(NAMES, performance.counts, strict=True):
             words |= {f"{name}_low": count[:32], f"{name}_high": count[32:]}
         m.d.comb += [registers.status[k].eq(words.get(name, 0)) for k, name in enumerate(STATUS)]
-        m.d.sync += supervisor.word.eq(registers.status[supervisor.index])
+        m.d.comb += [registers.index.eq(supervisor.index), supervisor.held.eq(registers.held)]
+        with m.If(~registers.held):
+            m.d.sync += supervisor.word.eq(registers.word)

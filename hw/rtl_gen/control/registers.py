@@ -43,6 +43,9 @@ class Registers(wiring.Component):
         Byte address of each channel.
     status : ``In(ArrayLayout(32, len(spec.STATUS)))``
         Words of the status window, as they are now.
+    index : ``In(range(len(spec.STATUS)))``, word : ``Out(32)``, held : ``Out(1)``
+        A word of the window for somebody else, who shares the multiplexer with the host; not in a
+        cycle in which the host reads one.
     interrupt : ``Out(1)``
     """
 
@@ -54,6 +57,7 @@ class Registers(wiring.Component):
             "command": Out(64),
             "base": Out(data.ArrayLayout(unsigned(64), config.channels)),
             "status": In(data.ArrayLayout(unsigned(32), len(spec.STATUS))),
+            "index": In(range(len(spec.STATUS))), "word": Out(32), "held": Out(1),
             "interrupt": Out(1)})
 
     def elaborate(self, platform):
@@ -124,6 +128,12 @@ class Registers(wiring.Component):
             m.d.sync += [wanted.eq(bus.araddr), asked.eq(1)]
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += bus.rvalid.eq(0)
+        place, window = Signal(ADDRESS_BITS - 2), Signal()
+        m.d.comb += [
+            place.eq(wanted[2:] - spec.STATUS_BASE // 4),
+            window.eq((place < len(spec.STATUS)) & ~wanted[:2].any()),
+            self.held.eq(asked & window),
+            self.word.eq(self.status[Mux(self.held, place[:len(self.index)], self.index)])]
         with m.If(asked):
             m.d.sync += [asked.eq(0), bus.rvalid.eq(1), bus.rresp.eq(axi.OKAY)]
             with m.Switch(wanted):
@@ -136,11 +146,9 @@ class Registers(wiring.Component):
                 for place, register in plain.items():
                     with m.Case(place):
                         m.d.sync += bus.rdata.eq(register)
-                for k in range(len(spec.STATUS)):
-                    with m.Case(spec.STATUS_BASE + 4 * k):
-                        m.d.sync += bus.rdata.eq(self.status[k])
                 with m.Default():
-                    m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(SLVERR)]
+                    m.d.sync += [bus.rdata.eq(Mux(window, self.word, 0)),
+                                 bus.rresp.eq(Mux(window, axi.OKAY, SLVERR))]
 
         # Last, so that an end is never lost to a read or write of the same cycle.
         with m.If(self.finish):

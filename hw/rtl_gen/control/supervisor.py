@@ -58,6 +58,8 @@ class Supervisor(wiring.Component):
         The status record, to a ``Packer``.
     place : ``In(32)``, word : ``In(32)``, index : ``Out``
         Beat address of the record; word number ``index`` of it, a cycle later.
+    held : ``In(1)``
+        Not a cycle later, as somebody else reads one.
     written : ``In(1)``
         The record is in memory.
     running : ``Out(1)``
@@ -82,7 +84,8 @@ class Supervisor(wiring.Component):
             "sequence": In(16),
             "abort": Out(1), "reset_units": Out(1),
             "address": Out(stream.Signature(32)), "record": Out(stream.Signature(WORD)),
-            "place": In(32), "word": In(32), "index": Out(range(len(STATUS))), "written": In(1),
+            "place": In(32), "word": In(32), "index": Out(range(len(STATUS))), "held": In(1),
+            "written": In(1),
             "running": Out(1), "reporting": Out(1), "error": Out(8), "error_pc": Out(32)})
 
     def elaborate(self, platform):
@@ -183,7 +186,8 @@ class Supervisor(wiring.Component):
                 m.next = "READ"
             with m.State("READ"):
                 rest()
-                m.next = "REPORT"
+                with m.If(~self.held):
+                    m.next = "REPORT"
             with m.State("REPORT"):
                 m.d.comb += [self.reporting.eq(1), self.record.valid.eq(1),
                              self.address.valid.eq(1)]
