@@ -139,12 +139,15 @@ def _commands(seed: int, router: str, sources: list[str]
                        "--router", router],
          ["first.json", "top.json", str(FLOORPLAN)], ["floorplan.json"]),
         # Routing finds the clock in what placement writes: it has no other constraint of it.
-        ("placement", [*place, "--freq", f"{ULX3S.clock_mhz}", "--json", "floorplan.json",
-                       "--no-route", "--write", "placed.json"],
+        # Cells that stand less close leave the router more wires.
+        ("placement", [*place, "--placer-heap-beta", "0.8", "--freq", f"{ULX3S.clock_mhz}",
+                       "--json", "floorplan.json", "--no-route", "--write", "placed.json"],
          ["floorplan.json", "top.lpf"], ["placed.json"]),
         ("routing", [
-            *nextpnr, "--json", "placed.json", "--no-pack", "--no-place", "--textcfg",
-            "top.config", "--report", "report.json", "--detailed-timing-report"],
+            # Wires that several want are dear from the first round on; otherwise the rounds go
+            # back and forth in the end.
+            *nextpnr, "--json", "placed.json", "--no-pack", "--no-place", "--router2-alt-weights",
+            "--textcfg", "top.config", "--report", "report.json", "--detailed-timing-report"],
          ["placed.json", "top.lpf"], ["top.config", "report.json"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
          ["top.config"], ["heddle.bit"]))
