@@ -272,6 +272,26 @@ async def registers_are_those_of_the_contract(dut: Any, stall: float) -> None:
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(stall=STALLS)
+async def a_host_that_never_stops_reading_the_status_disturbs_nothing(dut: Any, stall: float
+                                                                      ) -> None:
+    seed = f"control watched {stall}"
+    rng = random.Random(seed)
+    host, units = await start(dut, seed, stall)
+
+    async def watch() -> None:
+        while True:
+            seen = dict(zip(STATUS, await host.read(STATUS_BASE, count=len(STATUS)), strict=True))
+            assert (seen["magic"], seen["contract"], seen["configuration"]) == (
+                registers.STATUS_MAGIC, contract.DIGEST, host.config.digest)
+
+    watching = cocotb.start_soon(watch())
+    for _ in range(4):
+        await run_and_check(host, units, [*block(host.config, rng, 9), HALT])
+    watching.cancel()
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def a_reset_helps_in_any_state(dut: Any) -> None:
     rng = random.Random("control reset")
     host, units = await start(dut, "control reset", 0.3, 0.3)
