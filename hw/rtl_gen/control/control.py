@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ..common import Queue, axi, layouts, tree_sum
 from ..spec import contract
 from ..spec.config import CardConfig
-from ..spec.isa import Register
 from ..spec.registers import STATUS, STATUS_MAGIC, Error, Sticky
 from .command import Command
 from .dispatch import Dispatch, queues, reporters
@@ -262,7 +261,7 @@ class Control(wiring.Component):
             "magic": STATUS_MAGIC, "contract": contract.DIGEST,
             "configuration": self.config.digest, "commit": self.commit,
             "error": supervisor.error, "pc": supervisor.error_pc,
-            "steps": dispatch.registers[Register.STEP], "sticky": sticky}
+            "steps": dispatch.step, "sticky": sticky}
         words |= {f"word{k}": Mux(shows, dispatch.word[32 * k:32 * k + 32], 0) for k in range(8)}
         for name, count in zip(NAMES, performance.counts, strict=True):
             words |= {f"{name}_low": count[:32], f"{name}_high": count[32:]}

@@ -15,7 +15,7 @@ from ..spec.isa import Register
 from ..spec.registers import NO_STOP, Error
 from .counters import Order
 from .flight import ISSUE
-from .operands import Operands
+from .operands import KEPT, PUT, Operands
 
 _QUEUES = (isa.Queue.MEMORY, isa.Queue.MATMUL, isa.Queue.VECTOR)
 _OF_A_RING = (isa.Queue.SEND_PREVIOUS, isa.Queue.SEND_NEXT,
@@ -116,7 +116,8 @@ class Dispatch(wiring.Component):
     look : ``In(1)``, look_pc : ``In(32)``, word : ``Out(256)``
         Two cycles after ``look``, while nothing runs: the word at ``look_pc``; zero beyond the
         program.
-    registers : ``Out(ArrayLayout(32, 32))``
+    step : ``Out(32)``
+        Register STEP.
     jobs : array of ``Out(stream.Signature(layouts.JOB))``
         Instructions for the queues, in the order of :func:`queues`.
     stream : ``Out(stream.Signature(layouts.stream_job))``
@@ -154,7 +155,7 @@ class Dispatch(wiring.Component):
             "program": In(write(config.program_words, isa.WORD_BITS)),
             "token": In(write(config.context, 32)), "preset": In(write(len(Register), 32)),
             "look": In(1), "look_pc": In(32), "word": Out(isa.WORD_BITS),
-            "registers": Out(data.ArrayLayout(unsigned(32), len(Register))),
+            "step": Out(32),
             "jobs": Out(stream.Signature(layouts.JOB)).array(len(queues(config))),
             "stream": Out(stream.Signature(layouts.stream_job(config))),
             "owner": Out(stream.Signature(1)), "record": Out(stream.Signature(32)),
@@ -192,15 +193,17 @@ class Dispatch(wiring.Component):
                                  looking.eq((count != 0) & ~slot.begins)]
         header = layouts.view("NOP", word)
         kind = operands.is_kind
-        registers = [Signal(32, name=f"r{k}") for k in range(len(Register))]
+        registers = {number: Signal(32, name=f"r{number}") for number in KEPT}
+        put = Signal(PUT)
         m.d.comb += [
-            self.registers.as_value().eq(Cat(*registers)),
+            self.step.eq(registers[Register.STEP]),
             order.clear.eq(self.start), order.wait.eq(header.wait), order.signal.eq(header.signal),
             self.wait.eq(header.wait)]
         for slot, judge in zip(slots, judges, strict=True):
             m.d.comb += [
                 judge.word.eq(slot.word), judge.pc.eq(slot.pc), judge.start.eq(slot.begins),
-                judge.registers.eq(self.registers), judge.instructions.eq(self.instructions),
+                judge.put.eq(put), judge.kept.as_value().eq(Cat(*registers.values())),
+                judge.instructions.eq(self.instructions),
                 judge.results.eq(self.results), judge.result_beats.eq(self.result_beats),
                 judge.given.eq(self.given)]
             m.d.sync += slot.begins.eq(0)
@@ -213,12 +216,11 @@ class Dispatch(wiring.Component):
         m.d.sync += is_given.eq(following < self.given)
 
         # Whatever is written goes to all registers, and one of them takes it.
-        put = Signal(data.StructLayout({"en": 1, "addr": range(len(Register)), "data": 32}))
         with m.If(put.en):
             with m.Switch(put.addr):
-                for k in range(1, len(Register)):
+                for k, register in registers.items():
                     with m.Case(k):
-                        m.d.sync += registers[k].eq(put.data)
+                        m.d.sync += register.eq(put.data)
 
         def write_register(index, value):
             m.d.comb += [put.en.eq(1), put.addr.eq(index), put.data.eq(value)]

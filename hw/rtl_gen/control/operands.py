@@ -5,7 +5,7 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..common import layouts
+from ..common import Ram, layouts
 from ..spec import isa
 from ..spec.config import CardConfig
 from ..spec.formats import PATTERNS, UNITS_PER_BEAT
@@ -16,6 +16,12 @@ from . import checks
 _CONTROL = tuple(name for name in isa.FORMATS if isa.FORMATS[name][1] == isa.Queue.CONTROL)
 #: Instructions whose operands take registers or products; the others are judged at once.
 _LONG = ("LOAD", "STORE", "MATMUL", "CACHE", "SAMPLE")
+#: Registers that a NEXT changes, all at once; all others are written one at a time.
+STEPPED = (Register.POS, Register.LEN, Register.TOKEN, Register.STEP, Register.LEFT)
+#: Registers that are looked at beside the one that an instruction names.
+KEPT = (*dict.fromkeys((*STEPPED, *isa.POSITIONS, *isa.LENGTHS)),)
+#: A write to a register.
+PUT = data.StructLayout({"en": 1, "addr": range(len(Register)), "data": 32})
 #: Those of a card in a ring, of which the end of the last token is worked out.
 _MESSAGES = isa.SENDS + isa.RECEIVES
 
@@ -44,7 +50,10 @@ class Operands(wiring.Component):
         Pulse; ``word`` and ``pc`` are new and stay until the next.
     word : ``In(256)``, pc : ``In(32)``, instructions : ``In(17)``
         What the program memory holds at ``pc``, and how many instructions there are.
-    registers : ``In(ArrayLayout(32, 32))``
+    put : ``In(PUT)``
+        What is written to a register; it is there from the next cycle on.
+    kept : ``In(ArrayLayout(32, len(KEPT)))``
+        Registers as they are.
     results, result_beats, given : ``In(32)``
         First beat of the result records, and beats of each step's; number of given tokens.
     valid : ``Out(1)``
@@ -73,7 +82,7 @@ class Operands(wiring.Component):
         self.config = config
         super().__init__({
             "start": In(1), "word": In(isa.WORD_BITS), "pc": In(32), "instructions": In(17),
-            "registers": In(data.ArrayLayout(unsigned(32), len(Register))),
+            "put": In(PUT), "kept": In(data.ArrayLayout(unsigned(32), len(KEPT))),
             "results": In(32), "result_beats": In(32), "given": In(32),
             "valid": Out(1), "error": Out(8), "kind": Out(len(isa.FORMATS)), "value": Out(32),
             "number": Out(32),
@@ -93,7 +102,8 @@ class Operands(wiring.Component):
         cache, sample = views["CACHE"], views["SAMPLE"]
         is_load, is_store, is_matmul, is_cache, is_sample = (self.is_kind(name) for name in _LONG)
         channels, beat = config.channels.bit_length() - 1, config.beat_bytes.bit_length() - 1
-        step = self.registers[Register.STEP]
+        kept = dict(zip(KEPT, self.kept, strict=True))
+        step = kept[Register.STEP]
 
         # Which instruction; bits outside its fields.
         foreign, beyond = Signal(), Signal()
@@ -105,16 +115,32 @@ class Operands(wiring.Component):
                         m.d.sync += [foreign.eq(self.word[layouts.fields(name).size:].any()),
                                      self.kind.eq(1 << k)]
 
-        # The register named in one cycle is read in the next.
+        # The register named in one cycle is read in the next: from a memory that has what was
+        # written one at a time, unless it is one that changes by itself.  A command writes all
+        # registers before anything is read.
         place, register = Signal(range(len(Register))), Signal(32)
-        m.d.sync += register.eq(self.registers[place])
+        m.submodules.others = others = Ram(32, depth=len(Register), style="distributed")
+        by_itself, value = Signal(reset_less=True), Signal(32, reset_less=True)
+        m.d.comb += [
+            others.write_en.eq(self.put.en), others.write_addr.eq(self.put.addr),
+            others.write_data.eq(self.put.data), others.read_en.eq(1), others.read_addr.eq(place),
+            register.eq(Mux(by_itself, value, others.read_data))]
+        m.d.sync += by_itself.eq(1)
+        with m.Switch(place):
+            with m.Case(Register.ZERO):
+                m.d.sync += value.eq(0)
+            for number in STEPPED:
+                with m.Case(number):
+                    m.d.sync += value.eq(kept[number])
+            with m.Default():
+                m.d.sync += by_itself.eq(0)
         # So are position and length, of the sequence that the instruction names.
         sequence, pos, length = Signal(2), Signal(32), Signal(12)
         m.d.comb += sequence.eq(Mux(is_matmul, matmul.sequence, Mux(
             is_cache, cache.sequence, Mux(is_store, store.sequence, 0))))
         m.d.sync += [
-            pos.eq(Array(self.registers[k] for k in isa.POSITIONS)[sequence]),
-            length.eq(Array(self.registers[k][:12] for k in isa.LENGTHS)[sequence])]
+            pos.eq(Array(kept[k] for k in isa.POSITIONS)[sequence]),
+            length.eq(Array(kept[k][:12] for k in isa.LENGTHS)[sequence])]
         m.d.comb += [self.pos.eq(pos), self.length.eq(length)]
         rows_reg = Mux(is_matmul, matmul.rows_reg, load.rows_reg)
         address_reg = _shared(self.word, "address_reg", "LOAD", "STORE", "MATMUL")
