@@ -45,14 +45,15 @@ def test_the_board_says_what_it_is():
     with board() as (card, process):
         identity = check(card, config=ULX3S)
         assert (identity.contract, identity.configuration) == (contract.DIGEST, ULX3S.digest)
-        assert card.hello == {"revision": 1, "beat_bytes": 16, "memory": 1 << 25,
+        assert card.hello == {"revision": 1, "beat_bytes": 8, "memory": 1 << 25,
                               "clock": 25_000_000, "gap": 2000}
         assert card.clock_mhz == 25
         with pytest.raises(CardError, match="serial port must be one that can be opened"):
             uart.open_cards(ULX3S, port=process.port)      # it is in use
     with pytest.raises(CardError, match=r"memory of the board on .* must have at least"), \
             BoardProcess(ulx3s.board(**LINE)) as process:
-        uart.open_cards(TINY, port=process.port, patience=PATIENCE)
+        uart.open_cards(dataclasses.replace(ULX3S, channel_bytes=1 << 26), port=process.port,
+                        patience=PATIENCE)
 
 
 def test_memory_is_read_as_it_was_written():

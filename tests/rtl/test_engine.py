@@ -15,7 +15,8 @@ from tests.rtl.verilated import Model
 #: Fewer channels than tokens, two tokens.
 ODD = dataclasses.replace(TINY, name="odd", channels=2, vector_lanes=2, tokens=4)
 PAIR = dataclasses.replace(TINY, name="pair", tokens=2, beat_bytes=32)
-CONFIGS = {config.name: config for config in (TINY, ODD, PAIR)}
+SHORT = dataclasses.replace(TINY, name="short", beat_bytes=8)
+CONFIGS = {config.name: config for config in (TINY, ODD, PAIR, SHORT)}
 
 pytestmark = [pytest.mark.cosim, pytest.mark.xdist_group("engine")]
 

@@ -20,12 +20,15 @@ from tests.rtl.channel_bench import give_jobs, take_entries, take_words
 
 #: As small as it may be: queues fill and wrap.
 CRAMPED = dataclasses.replace(TINY, fifo_beats=16, aux_beats=16)
+#: Beats of two words, of which metadata are not whole bytes.
+SHORT = dataclasses.replace(TINY, name="short", beat_bytes=8, fifo_beats=16, aux_beats=16)
 SHALLOW = dataclasses.replace(SMALL, fifo_beats=32, aux_beats=16)
 WIDE = dataclasses.replace(U280, fifo_beats=32, aux_beats=16)
 
 
 @pytest.mark.parametrize(("config", "stall", "number"), [
-    (CRAMPED, 0.0, 30), (CRAMPED, 0.4, 30), (SHALLOW, 0.0, 20), (SHALLOW, 0.4, 20), (WIDE, 0.2, 10),
+    (CRAMPED, 0.0, 30), (CRAMPED, 0.4, 30), (SHORT, 0.0, 30), (SHORT, 0.4, 30),
+    (SHALLOW, 0.0, 20), (SHALLOW, 0.4, 20), (WIDE, 0.2, 10),
 ], ids=lambda value: getattr(value, "name", str(value)))
 def test_entries_and_constants_of_random_jobs(config, stall, number):
     seed = f"channel {config.name} {stall}"

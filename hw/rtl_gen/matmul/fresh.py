@@ -10,8 +10,8 @@ from ..spec.config import CardConfig
 
 #: Bits of the distance from what is read to the current position; only small ones matter.
 DELTA_BITS = 8
-#: Bits of the number of a beat within a head of K: there may be four, or just one.
-BEAT_BITS = 2
+#: Bits of the number of a beat within a head of K: there may be eight, or just one.
+BEAT_BITS = 3
 #: Bits of the number of T lanes by which those of a head's K are turned.
 TURN_BITS = 4
 

@@ -57,7 +57,8 @@ class Constants(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth, beat_bits = self.config.aux_beats, 8 * self.config.beat_bytes
-        quads = beat_bits // (32 * QUAD)
+        size = min(QUAD, beat_bits // 32)       # words of a quad: a beat may have just two
+        quads = beat_bits // (32 * size)
 
         # Beats.
         m.submodules.beats = beats = Ram(beat_bits, depth=depth, style=wide_style(beat_bits))
@@ -88,13 +89,14 @@ class Constants(wiring.Component):
             with m.If(accept):
                 m.d.sync += number.eq(number + 1)
 
-        # Two quads; the first word is word `offset` of the first.
-        layout = data.StructLayout({"words": 32 * QUAD, "last": 1})
+        # Two quads; the first word is word `offset` of the first.  Where a quad has two words, four
+        # may have gone at once: `offset` then lies beyond the first quad, which goes before more.
+        layout = data.StructLayout({"words": 32 * size, "last": 1})
         quad = [Signal(layout, name=f"quad_{k}", reset_less=True) for k in range(2)]
         valid = [Signal(name=f"valid_{k}") for k in range(2)]
         new = Signal(layout)
         m.d.comb += [
-            new.words.eq(beats.read_data.word_select(number, 32 * QUAD)), new.last.eq(ends),
+            new.words.eq(beats.read_data.word_select(number, 32 * size)), new.last.eq(ends),
             accept.eq(there & (~valid[0] | ~valid[1] | shift))]
         with m.If(shift | ~valid[0]):
             m.d.sync += [quad[0].eq(Mux(valid[1], quad[1], new)), valid[0].eq(valid[1] | there)]
@@ -104,29 +106,38 @@ class Constants(wiring.Component):
         offset, dropping = Signal(range(QUAD)), Signal()
         following = Signal(range(QUAD + WORDS))
         m.d.comb += following.eq(_sum(offset, self.take))
-        m.d.sync += offset.eq(following)
         window = Cat(quad[0].words, quad[1].words)
         for k in range(WORDS):
             m.d.comb += self.words[k].eq(
-                Cat(window.word_select(start, 32) for start in range(k, k + QUAD)
-                    ).word_select(offset, 32))
-        m.d.comb += shift.eq(following[2])
+                Cat(window.word_select(start, 32) for start in range(k, k + size)
+                    ).word_select(offset[:(size - 1).bit_length()], 32))
+        if size == QUAD:
+            m.d.comb += shift.eq(following[2])
+            m.d.sync += offset.eq(following)
+            beyond = Const(0)
+        else:
+            beyond = offset[1]
+            m.d.comb += shift.eq(following >= size)
+            m.d.sync += offset.eq(Mux(beyond, 0, following - Mux(shift, size, 0)))
         with m.If(dropping):
             m.d.comb += shift.eq(valid[0])
             m.d.sync += offset.eq(0)
             with m.If(valid[0] & quad[0].last):
                 m.d.sync += dropping.eq(0)
+        with m.Elif(beyond):
+            m.d.comb += self.level.eq(0)
         with m.Elif(valid[1]):
             m.d.comb += self.level.eq(WORDS)
         with m.Elif(valid[0]):
-            m.d.comb += self.level.eq(Mux(offset == 0, WORDS, QUAD - offset))
+            m.d.comb += self.level.eq(
+                Mux(offset == 0, min(WORDS, size), (size - offset)[:2]))
 
         # Words of the current beat that are gone.
-        gone = Signal(range(QUAD * quads))
+        gone = Signal(range(size * quads))
         total = Signal.like(gone)
         low = Signal(3)
         m.d.comb += [
-            low.eq(_sum(gone[:2], self.take)),
+            low.eq(_sum(Cat(gone, Const(0, 1))[:2], self.take)),
             total.eq(Cat(low[:2], Mux(low[2], gone[2:] + 1, gone[2:])))]
         m.d.sync += gone.eq(Mux(self.skip, 0, total))
         with m.If(self.skip & (total != 0)):

@@ -77,7 +77,7 @@ class CardConfig:
         if not re.fullmatch(r"\w+", self.name, re.ASCII):   # names of modules and files have it
             raise ValueError(f"name must consist of letters, digits and _, not {self.name!r}")
         _power_of_two("channels", self.channels, 1, 32)
-        _power_of_two("beat_bytes", self.beat_bytes, 16, 64)
+        _power_of_two("beat_bytes", self.beat_bytes, 8, 64)
         if self.tokens not in (2, 4):
             raise ValueError(f"tokens must be 2 or 4, not {self.tokens}")
         if self.vector_lanes != self.channels:
@@ -162,8 +162,8 @@ U280 = CardConfig(
     aux_beats=64, scratch_words=4096, plane_windows=128, kv_scales=2048, heads=32, context=2048)
 #: An ECP5-85F with one SDRAM of 32 MB: what fits its LUTs and multipliers.
 ULX3S = CardConfig(
-    name="ulx3s", channels=1, beat_bytes=16, tokens=2, group_sizes=(4,), vector_lanes=1,
-    clock_mhz=25, fifo_beats=16, aux_beats=64, acc_rows=128, scratch_words=2048, plane_windows=64,
+    name="ulx3s", channels=1, beat_bytes=8, tokens=2, group_sizes=(4,), vector_lanes=1,
+    clock_mhz=25, fifo_beats=16, aux_beats=128, acc_rows=128, scratch_words=2048, plane_windows=128,
     kv_scales=1024, heads=4, context=256, program_words=1024, top_k=8, channel_bytes=1 << 25,
     judges=1, queue_depth=16)
 

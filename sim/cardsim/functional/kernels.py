@@ -128,7 +128,7 @@ def _expand(lane: _Bytes, stream: _Ints, row: int, layout: _Ints, slots: _Words,
     """One row of a sparse stream, as dense weights."""
     width, kept, bits, units = layout[WIDTH], layout[KEPT], layout[BITS], layout[UNITS]
     rows, beats, covered = stream[ROWS], stream[BEATS], layout[WIDTH] * layout[RATIO]
-    notes = units * width // UNITS_PER_BEAT     # bytes of a value beat's metadata
+    notes = 8 * units * width // UNITS_PER_BEAT     # bits of a value beat's metadata
     whole = rows * beats // SUPERGROUP * SUPERGROUP
     short = -(-(rows * beats - whole) * units // UNITS_PER_BEAT)
     mask = np.uint64((1 << bits) - 1)
@@ -139,9 +139,13 @@ def _expand(lane: _Bytes, stream: _Ints, row: int, layout: _Ints, slots: _Words,
         before = units if number < whole else short
         start = stream[BASE] + supergroup * (units + SUPERGROUP) * width
         # Unsigned: a signed index might count from the end, which costs a test each time.
-        value, meta = np.uint64(start + (before + place) * width), np.uint64(start + place * notes)
+        value = np.uint64(start + (before + place) * width)
+        meta, within = np.uint64(start + place * notes // 8), place * notes % 8
         first = np.uint64(beat * covered)
         buffer, held = np.uint64(0), 0
+        if within:      # beats of eight bytes have half bytes
+            buffer, held = (np.uint64(lane[meta]) & np.uint64(255)) >> np.uint64(within), 8 - within
+            meta += np.uint64(1)
         for slot in range(0, width, kept):
             while held < bits:
                 buffer |= (np.uint64(lane[meta]) & np.uint64(255)) << np.uint64(held)

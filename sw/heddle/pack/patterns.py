@@ -90,10 +90,12 @@ def _encode(groups: Int8, pattern: Pattern) -> tuple[Int8, Codes]:
 def _pack_bits(codes: Codes, bits: int) -> Bytes:
     """Codes of ``bits`` bits each, [..., groups], one after another from the lowest bit: bytes."""
     if bits == 16:
-        return codes.astype("<u2").view(np.uint8)
+        return np.ascontiguousarray(codes, "<u2").view(np.uint8)
     if bits == 8:
         return codes.astype(np.uint8)
     # Eight codes fill a whole number of bytes.
+    if short := -codes.shape[-1] % 8:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, short)])
     eight = codes.reshape(*codes.shape[:-1], -1, 8).astype(np.uint64)
     shifts = np.arange(0, 8 * bits, bits, dtype=np.uint64)
     lines = np.bitwise_or.reduce(eight << shifts, axis=-1)
@@ -102,8 +104,9 @@ def _pack_bits(codes: Codes, bits: int) -> Bytes:
 
 
 def _unpack_bits(packed: Bytes, bits: int) -> Codes:
-    """The inverse of :func:`_pack_bits`."""
+    """The inverse of :func:`_pack_bits`; of what is left over in the end, nothing."""
     single = np.unpackbits(packed, axis=-1, bitorder="little")
+    single = single[..., :single.shape[-1] // bits * bits]
     weighted = single.reshape(*packed.shape[:-1], -1, bits) << np.arange(bits, dtype=np.uint16)
     codes: Codes = weighted.sum(axis=-1, dtype=np.uint16)
     return codes
@@ -136,8 +139,8 @@ def row_beats(inputs: int, pattern: Pattern, config: CardConfig) -> int:
     return math.ceil(inputs / (config.beat_bytes * pattern.ratio))
 
 
-def _beats(weights: Int8, pattern: Pattern, config: CardConfig) -> tuple[Int8, Bytes]:
-    """Value beats [rows, beats, B] and metadata [rows, beats, units * B / 16] of whole rows.
+def _beats(weights: Int8, pattern: Pattern, config: CardConfig) -> tuple[Int8, Codes]:
+    """Value beats [rows, beats, B] and codes [rows, beats, groups] of whole rows.
 
     Rows are made up with zeros to a multiple of the lanes, inputs to whole beats.
     """
@@ -147,7 +150,7 @@ def _beats(weights: Int8, pattern: Pattern, config: CardConfig) -> tuple[Int8, B
     padded = np.zeros((rows, beats * width * pattern.ratio), np.int8)
     padded[:given, :inputs] = weights
     if pattern.m == 1:
-        return padded.reshape(rows, beats, width), np.zeros((rows, beats, 0), np.uint8)
+        return padded.reshape(rows, beats, width), np.zeros((rows, beats, 0), np.uint16)
     try:
         values, codes = _encode(padded.reshape(-1, pattern.m), pattern)
     except IndexError as error:
@@ -158,8 +161,7 @@ def _beats(weights: Int8, pattern: Pattern, config: CardConfig) -> tuple[Int8, B
             f"{pattern.n} nonzeros, not {count}") from None
     values = _to_slots(values.reshape(rows * beats, width), pattern, width)
     codes = _to_slots(codes.reshape(rows * beats, -1), pattern, width)
-    meta = _pack_bits(codes, pattern.bits)
-    return values.reshape(rows, beats, width), meta.reshape(rows, beats, -1)
+    return values.reshape(rows, beats, width), codes.reshape(rows, beats, -1)
 
 
 def _to_lanes(rows: npt.NDArray[_Item], lanes: int) -> npt.NDArray[_Item]:
@@ -199,12 +201,13 @@ def pack_stream(weights: Int8, pattern: Pattern, config: CardConfig,
         raise ValueError(f"aux must be a uint32 array of {len(weights)} rows, "
                          f"not {aux.dtype} {aux.shape}")
     lanes, width = config.channels, config.beat_bytes
-    values, meta = (_to_lanes(part, lanes) for part in _beats(weights, pattern, config))
+    kept, codes = _beats(weights, pattern, config)
+    values, codes = _to_lanes(kept, lanes), _to_lanes(codes, lanes)
     _, lane_rows, beats, _ = values.shape
     constants = 0 if aux is None else aux.shape[1]
     head, meta_count, count = stream_beats(lane_rows, constants, beats, pattern, width)
     if k_outer:
-        values, meta = values.swapaxes(1, 2), meta.swapaxes(1, 2)
+        values, codes = values.swapaxes(1, 2), codes.swapaxes(1, 2)
 
     stream = np.zeros((lanes, head + meta_count + count, width), np.uint8)
     if aux is not None:
@@ -214,18 +217,21 @@ def pack_stream(weights: Int8, pattern: Pattern, config: CardConfig,
         stream[:, :head].reshape(lanes, -1)[:, :records.shape[1]] = records
     body = stream[:, head:]
     flat = values.reshape(lanes, count, width).view(np.uint8)
-    notes = meta.reshape(lanes, count, -1)
+    # Metadata of a beat need not be whole bytes, those of a supergroup are.
+    notes = np.zeros((lanes, 0), np.uint8) if pattern.m == 1 else \
+        _pack_bits(codes.reshape(lanes, -1), pattern.bits)
 
     # Whole supergroups at once, then the rest.
     full, period = count // SUPERGROUP, SUPERGROUP + pattern.units
+    of_whole = full * pattern.units * width
     whole = body[:, :full * period].reshape(lanes, full, period, width)
     whole[:, :, pattern.units:] = flat[:, :full * SUPERGROUP].reshape(
         lanes, full, SUPERGROUP, width)
-    whole[:, :, :pattern.units] = notes[:, :full * SUPERGROUP].reshape(
+    whole[:, :, :pattern.units] = notes[:, :of_whole].reshape(
         lanes, full, pattern.units, width)
     rest, left = body[:, full * period:], count - full * SUPERGROUP
     if left:
-        last = notes[:, full * SUPERGROUP:].reshape(lanes, -1)
+        last = notes[:, of_whole:]
         rest[:, :rest.shape[1] - left].reshape(lanes, -1)[:, :last.shape[1]] = last
         rest[:, rest.shape[1] - left:] = flat[:, full * SUPERGROUP:]
     return stream
@@ -248,21 +254,22 @@ def unpack_stream(stream: Bytes, rows: int, inputs: int, pattern: Pattern, confi
     for start in range(0, count, SUPERGROUP):
         size = min(SUPERGROUP, count - start)
         end = at + meta_beats(size, pattern)
-        bits = stream[:, at:end].reshape(lanes, -1)[:, :size * pattern.units * width // 16]
-        notes.append(bits.reshape(lanes, size, pattern.units * width // 16))
+        notes.append(stream[:, at:end].reshape(lanes, -1))
         values.append(stream[:, end:end + size])
         at = end + size
     order = (lanes, beats, lane_rows) if k_outer else (lanes, lane_rows, beats)
 
-    def by_row(parts: list[Bytes]) -> Bytes:
-        grid = np.concatenate(parts, axis=1).reshape(*order, -1)
+    def by_row(grid: npt.NDArray[_Item]) -> npt.NDArray[_Item]:
+        grid = grid.reshape(*order, -1)
         grid = grid.swapaxes(1, 2) if k_outer else grid
         return grid.swapaxes(0, 1).reshape(lane_rows * lanes * beats, -1)
 
-    kept = by_row(values).view(np.int8)
+    kept = by_row(np.concatenate(values, axis=1)).view(np.int8)
     if pattern.m == 1:
         return kept.reshape(lane_rows * lanes, -1)[:rows, :inputs], aux
-    codes = _to_slots(_unpack_bits(by_row(notes), pattern.bits), pattern, width, back=True)
+    codes = _unpack_bits(np.concatenate(notes, axis=1), pattern.bits)
+    codes = by_row(codes[:, :count * width // pattern.n])
+    codes = _to_slots(codes, pattern, width, back=True)
     kept = _to_slots(kept, pattern, width, back=True).reshape(-1, pattern.n)
     dense = np.zeros((len(kept), pattern.m), np.int8)
     np.put_along_axis(dense, _positions(codes.reshape(-1), pattern), kept, axis=1)
