@@ -117,6 +117,19 @@ def test_any_weights_come_back(choice, config, rows, inputs, constants, fill, se
     assert aux is None or np.array_equal(words, aux)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.name)
+def test_any_number_of_beats_comes_back(pattern):
+    rng = np.random.default_rng(7)
+    for beats in range(1, 36):
+        inputs = beats * SHORT.beat_bytes * pattern.ratio
+        weights = sparse_weights(rng, 4, inputs, pattern.n, pattern.m)
+        stream = pack_stream(weights, pattern, SHORT)
+        for lane in range(4):
+            dense, _ = read_lane(stream[lane], 1, beats, 0, pattern, SHORT.beat_bytes)
+            assert np.array_equal(dense, weights[lane:lane + 1])
+        assert np.array_equal(unpack_stream(stream, 4, inputs, pattern, SHORT)[0], weights)
+
+
 @given(rows=st.integers(1, 40), inputs=st.integers(1, 300), seed=st.integers(0, 1 << 32))
 def test_k_outer_streams_come_back(rows, inputs, seed):
     weights = np.random.default_rng(seed).integers(-127, 128, (rows, inputs)).astype(np.int8)

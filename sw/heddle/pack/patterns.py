@@ -231,8 +231,10 @@ def pack_stream(weights: Int8, pattern: Pattern, config: CardConfig,
         lanes, full, pattern.units, width)
     rest, left = body[:, full * period:], count - full * SUPERGROUP
     if left:
-        last = notes[:, of_whole:]
-        rest[:, :rest.shape[1] - left].reshape(lanes, -1)[:, :last.shape[1]] = last
+        rest_notes = rest[:, :rest.shape[1] - left].reshape(lanes, -1)
+        # The last codes were made up to eight: what goes beyond the beats is zero.
+        last = notes[:, of_whole:][:, :rest_notes.shape[1]]
+        rest_notes[:, :last.shape[1]] = last
         rest[:, rest.shape[1] - left:] = flat[:, full * SUPERGROUP:]
     return stream
 
