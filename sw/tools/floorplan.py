@@ -29,6 +29,12 @@ WIDE = 3000
 MOVES, HOT = 20_000, 300.0
 #: Tiles around the box of a net's pins in which router2 looks for a way (its own: 3).
 MARGIN = 8
+#: What router2 charges for a wire that another net has: so much in the first round, so much more in
+#: each that follows, and for good for every round in which it was wanted twice.  With its own
+#: figures the last outgrows the others: nets then rather share a wire than take a free one that
+#: was wanted before, and the rounds go back and forth.
+CONGESTION = {"initCurrCongWeight": 5.0, "currCongWeightMult": 3.0, "histCongWeight": 0.1,
+              "estimateWeight": 1.0}
 _SITE = re.compile(r"X(\d+)/Y(\d+)/(.*)")
 
 
@@ -176,7 +182,8 @@ def main() -> None:
     for name, site in found.items():
         top["cells"][name]["attributes"]["BEL"] = site
     top["settings"] = {"router": arguments.router} | {
-        f"router2/bbMargin/{axis}": f"{MARGIN:032b}" for axis in "xy"}
+        f"router2/bbMargin/{axis}": f"{MARGIN:032b}" for axis in "xy"} | {
+        f"router2/{name}": str(weight) for name, weight in CONGESTION.items()}
     arguments.output.write_text(json.dumps(netlist))
     print(f"{len(found)} multipliers and block memories: {before} tiles of wire before, "
           f"{after} after")

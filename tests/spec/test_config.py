@@ -15,7 +15,7 @@ from rtl_gen.spec import config
     ({"channels": 64, "vector_lanes": 64}, r"channels must be a power of two in 1\.\.32, not 64"),
     ({"judges": 3}, r"judges must be a power of two in 1\.\.4, not 3"),
     ({"queue_depth": 2}, r"queue_depth must be a power of two in 4\.\.64, not 2"),
-    ({"beat_bytes": 8}, r"beat_bytes must be a power of two in 16\.\.64, not 8"),
+    ({"beat_bytes": 4}, r"beat_bytes must be a power of two in 8\.\.64, not 4"),
     ({"tokens": 3}, "tokens must be 2 or 4, not 3"),
     ({"vector_lanes": 8}, r"vector_lanes must equal channels \(4\), not 8"),
     ({"cards": 3}, "cards must be 1, 2, 4 or 8, not 3"),
