@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import heddle
+from rtl_gen.spec.config import CONFIGS
 from sw.tools.accuracy import Foretold, judge
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -68,3 +69,13 @@ def test_a_text_is_made_as_the_documentation_shows():
                                      seed=1))
     assert text == again
     assert len(text) > 16
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("pattern", ["dense", "2:4"])
+def test_it_fits_every_card(config, pattern):
+    """With all of its context: what the pages of the boards say to run does run."""
+    with heddle.load(FOLDER, cards=f"sim:{config}", pattern=pattern) as model:
+        layout = model.runtime.layout
+        assert layout.context == layout.shape.context == 256
+        assert len(model.generate("ROMEO.", max_new_tokens=3).token_ids) == 3

@@ -163,7 +163,7 @@ U280 = CardConfig(
 #: An ECP5-85F with one SDRAM of 32 MB: what fits its LUTs and multipliers.
 ULX3S = CardConfig(
     name="ulx3s", channels=1, beat_bytes=8, tokens=2, group_sizes=(4,), vector_lanes=1,
-    clock_mhz=25, fifo_beats=16, aux_beats=128, acc_rows=128, scratch_words=2048, plane_windows=128,
+    clock_mhz=25, fifo_beats=16, aux_beats=128, acc_rows=128, scratch_words=4096, plane_windows=128,
     kv_scales=1024, heads=4, context=256, program_words=1024, top_k=8, channel_bytes=1 << 25,
     judges=1, queue_depth=16)
 
