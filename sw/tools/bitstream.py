@@ -41,8 +41,9 @@ PERIOD = 35_000
 #: Before Yosys maps.  Amaranth names the fields of a signal beside it, which the mapper stumbles
 #: over; and only what has been put into one module is simplified as a whole.
 FLATTEN = f"hierarchy -top top; proc; flatten; opt_clean -purge; scratchpad -set abc9.D {PERIOD}"
-#: Memories that would be LUTs: there are block memories to spare, and LUTs are short.
-BLOCKS = ("bank.rows", "fresh.k_?", "entries.weights_?", "candidates*lists")
+#: Memories that would be LUTs, of which there are few, or UltraRAM, which an ECP5 has not: there are
+#: block memories to spare.
+BLOCKS = ("bank.rows", "fresh.k_?", "entries.weights_?", "candidates*lists", "scratchpad.copy_?")
 AS_BLOCKS = 'setattr -set ram_style "block" ' + " ".join(f"m:*{name}.ram.content" for name in BLOCKS)
 #: Multiplexers between LUTs tie pairs and fours of them together; without, the mapper needs fewer
 #: LUTs, and the placer is free.
