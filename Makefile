@@ -55,7 +55,7 @@ bench: .venv/.setup  ## Measure GPT-2 on the simulated u280 card and write docs/
 scaling: .venv/.setup  ## Estimate GPT-2 on rings of 1 to 8 u280 cards and write docs/scaling.md; takes ten minutes.
 	$(BIN)/python sw/tools/scaling.py --jobs $(JOBS)
 
-bitstream-ulx3s: .venv/.setup-ulx3s  ## Build the bitstream of the ULX3S with Yosys and nextpnr; takes hours.
+bitstream-ulx3s: .venv/.setup-ulx3s  ## Build the bitstream of the ULX3S with Yosys and nextpnr; takes about an hour.
 	$(BIN)/python sw/tools/bitstream.py ulx3s
 
 clean:  ## Remove what was built; .venv stays.

@@ -145,9 +145,8 @@ def _commands(seed: int, router: str, sources: list[str]
                        "--json", "floorplan.json", "--no-route", "--write", "placed.json"],
          ["floorplan.json", "top.lpf"], ["placed.json"]),
         ("routing", [
-            # Wires that several want are dear from the first round on; otherwise the rounds go
-            # back and forth in the end.
-            *nextpnr, "--json", "placed.json", "--no-pack", "--no-place", "--router2-alt-weights",
+            # What wires that several want cost is in the netlist: see sw/tools/floorplan.py.
+            *nextpnr, "--json", "placed.json", "--no-pack", "--no-place",
             "--textcfg", "top.config", "--report", "report.json", "--detailed-timing-report"],
          ["placed.json", "top.lpf"], ["top.config", "report.json"]),
         ("pack", [TOOLS["ECPPACK"], "--compress", "--input", "top.config", "--bit", "heddle.bit"],
