@@ -21,6 +21,8 @@ from rtl_gen.spec import config
     ({"cards": 3}, "cards must be 1, 2, 4 or 8, not 3"),
     ({"cards": 2, "beat_bytes": 32},
      r"of a card in a ring vector_lanes must be at least beat_bytes / 4 \(8\), not 4"),
+    ({"cards": 2, "beat_bytes": 8},
+     r"of a card in a ring beat_bytes must be at least 16, a frame's trailer, not 8"),
     ({"group_sizes": (5,)}, "group_sizes must be a choice of 4, 8 and 16"),
     ({"fifo_beats": 48}, "fifo_beats must be a power of two"),
     ({"name": "a.b"}, "name must consist of letters, digits and _, not 'a.b'"),

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 
+from .link import LEAST_BEAT
+
 #: Elements of one attention head; every supported model has heads of this size.
 HEAD = 64
 #: Bits of one accumulator.
@@ -85,6 +87,9 @@ class CardConfig:
                 f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
         if self.cards not in (1, 2, 4, 8):
             raise ValueError(f"cards must be 1, 2, 4 or 8, not {self.cards}")
+        if self.cards > 1 and self.beat_bytes < LEAST_BEAT:
+            raise ValueError(f"of a card in a ring beat_bytes must be at least {LEAST_BEAT}, "
+                             f"a frame's trailer, not {self.beat_bytes}")
         if self.cards > 1 and self.word_bytes < self.beat_bytes:
             raise ValueError(f"of a card in a ring vector_lanes must be at least beat_bytes / 4 "
                              f"({self.beat_bytes // 4}), not {self.vector_lanes}")
