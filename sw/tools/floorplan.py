@@ -30,9 +30,10 @@ MOVES, HOT = 20_000, 300.0
 #: Tiles around the box of a net's pins in which router2 looks for a way (its own: 3).
 MARGIN = 8
 #: What router2 charges for a wire that another net has: so much in the first round, so much more in
-#: each that follows, and for good for every round in which it was wanted twice.  With its own
-#: figures the last outgrows the others: nets then rather share a wire than take a free one that
-#: was wanted before, and the rounds go back and forth.
+#: each that follows, and for good for every round in which it was wanted twice; and how much of the
+#: way that is left counts.  With its own charges ``histCongWeight`` outgrows the others: nets then
+#: rather share a wire than take a free one that was wanted before, and the rounds go back and
+#: forth.
 CONGESTION = {"initCurrCongWeight": 5.0, "currCongWeightMult": 3.0, "histCongWeight": 0.1,
               "estimateWeight": 1.0}
 _SITE = re.compile(r"X(\d+)/Y(\d+)/(.*)")

@@ -54,6 +54,9 @@ def test_the_board_says_what_it_is():
             BoardProcess(ulx3s.board(**LINE)) as process:
         uart.open_cards(dataclasses.replace(ULX3S, channel_bytes=1 << 26), port=process.port,
                         patience=PATIENCE)
+    with pytest.raises(CardError, match=r"beat_bytes of the board on .* must be 16, not 8"), \
+            BoardProcess(ulx3s.board(**LINE)) as process:
+        uart.open_cards(TINY, port=process.port, patience=PATIENCE)
 
 
 def test_memory_is_read_as_it_was_written():

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from rtl_gen.control.operands import KEPT, Operands
+from rtl_gen.control.operands import KEPT, STEPPED, Operands
 from rtl_gen.spec import isa, rules
 from rtl_gen.spec.config import TINY, U280
 from rtl_gen.spec.formats import PATTERNS, stream_beats
@@ -194,8 +194,11 @@ def test_verdict_and_operands_are_those_of_the_contract(config):
                 config, word, pc, instructions, registers, results, result_beats, given)
             seen[name, error] += 1
 
-            for number in range(1, len(Register)):
-                ctx.set(dut.put, {"en": 1, "addr": number, "data": registers[number]})
+            # Registers that change by themselves are not read where they were written.
+            for number in range(len(Register)):
+                data = rng.getrandbits(32) if number in (Register.ZERO, *STEPPED) \
+                    else registers[number]
+                ctx.set(dut.put, {"en": 1, "addr": number, "data": data})
                 await ctx.tick()
             ctx.set(dut.put, {"en": 0, "addr": 0, "data": 0})
             for port, value in (("word", word), ("pc", pc), ("instructions", instructions),

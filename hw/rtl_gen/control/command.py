@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..spec import isa
 from ..spec.config import CardConfig
 from ..spec.registers import COMMAND, COMMAND_MAGIC, FLAG_LOAD, STATUS
+from .operands import PUT
 from .port import WORDS_BITS
 
 
@@ -50,7 +51,7 @@ class Command(wiring.Component):
             "read": Out(stream.Signature(data.StructLayout({"address": 64, "words": WORDS_BITS}))),
             "words": In(stream.Signature(32)),
             "program": Out(write(config.program_words, isa.WORD_BITS)),
-            "token": Out(write(config.context, 32)), "preset": Out(write(len(isa.Register), 32)),
+            "token": Out(write(config.context, 32)), "preset": Out(PUT),
             "instructions": Out(17),
             **{name: Out(32) for name in (
                 "entry", "status", "results", "result_beats", "given", "watchdog", "ring")},

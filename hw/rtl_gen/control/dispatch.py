@@ -153,7 +153,7 @@ class Dispatch(wiring.Component):
             "instructions": In(17), "given": In(32), "results": In(32), "result_beats": In(32),
             "stops": In(data.ArrayLayout(unsigned(32), 4)), "sampled": In(32),
             "program": In(write(config.program_words, isa.WORD_BITS)),
-            "token": In(write(config.context, 32)), "preset": In(write(len(Register), 32)),
+            "token": In(write(config.context, 32)), "preset": In(PUT),
             "look": In(1), "look_pc": In(32), "word": Out(isa.WORD_BITS),
             "step": Out(32),
             "jobs": Out(stream.Signature(layouts.JOB)).array(len(queues(config))),
@@ -215,7 +215,8 @@ class Dispatch(wiring.Component):
                      tokens.read_addr.eq(Mux(kind("GIVEN"), operands.number, following))]
         m.d.sync += is_given.eq(following < self.given)
 
-        # Whatever is written goes to all registers, and one of them takes it.
+        # Whatever is written goes to the memories of all judges, and to the register that is
+        # kept, if it is one.
         with m.If(put.en):
             with m.Switch(put.addr):
                 for k, register in registers.items():

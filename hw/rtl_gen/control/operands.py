@@ -18,7 +18,7 @@ _CONTROL = tuple(name for name in isa.FORMATS if isa.FORMATS[name][1] == isa.Que
 _LONG = ("LOAD", "STORE", "MATMUL", "CACHE", "SAMPLE")
 #: Registers that a NEXT changes, all at once; all others are written one at a time.
 STEPPED = (Register.POS, Register.LEN, Register.TOKEN, Register.STEP, Register.LEFT)
-#: Registers that are looked at beside the one that an instruction names.
+#: Those, and registers that are looked at beside the one that an instruction names.
 KEPT = (*dict.fromkeys((*STEPPED, *isa.POSITIONS, *isa.LENGTHS)),)
 #: A write to a register.
 PUT = data.StructLayout({"en": 1, "addr": range(len(Register)), "data": 32})

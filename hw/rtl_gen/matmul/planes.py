@@ -39,9 +39,6 @@ class Planes(wiring.Component):
     """
 
     def __init__(self, config: CardConfig):
-        if config.beat_bytes < config.vector_lanes:
-            raise ValueError(f"beat_bytes must be at least vector_lanes ({config.vector_lanes}), "
-                             f"not {config.beat_bytes}")
         self.config = config
         super().__init__({
             "write": In(stream.Signature(layouts.plane_write(config))).array(2),

@@ -10,7 +10,7 @@ from ..spec.config import CardConfig
 
 #: Words that are visible at once.
 WORDS = 3
-#: Words that leave the beat memory in a cycle.
+#: Words that leave the beat memory in a cycle, at most: a shorter beat leaves at once.
 QUAD = 4
 
 
@@ -23,8 +23,8 @@ def _sum(a, b):
 class Constants(wiring.Component):
     """Beats as words.
 
-    A memory holds ``aux_beats`` beats; from it, quads of four words go through a window of two
-    quads in which the next words are selected.
+    A memory holds ``aux_beats`` beats; from it, quads of four words, or of two where a beat has
+    no more, go through a window of two quads in which the next words are selected.
 
     Parameters
     ----------

@@ -85,6 +85,9 @@ class CardConfig:
         if self.vector_lanes != self.channels:
             raise ValueError(
                 f"vector_lanes must equal channels ({self.channels}), not {self.vector_lanes}")
+        if self.vector_lanes > self.beat_bytes:
+            raise ValueError(f"vector_lanes must be at most beat_bytes ({self.beat_bytes}), "
+                             f"not {self.vector_lanes}")
         if self.cards not in (1, 2, 4, 8):
             raise ValueError(f"cards must be 1, 2, 4 or 8, not {self.cards}")
         if self.cards > 1 and self.beat_bytes < LEAST_BEAT:

@@ -62,9 +62,6 @@ class Vector(wiring.Component):
     sample_job: stream.Interface
 
     def __init__(self, config: CardConfig):
-        if config.beat_bytes < config.vector_lanes:
-            raise ValueError(f"beat_bytes must be at least vector_lanes ({config.vector_lanes}), "
-                             f"not {config.beat_bytes}")
         self.config = config
         super().__init__({
             "job": In(stream.Signature(layouts.JOB)), "done": Out(layouts.DONE),

@@ -235,8 +235,8 @@ def load(s: State, address: int, rows: int, words: int, accept: int, start: int)
     per_row = -(-words // per_beat)
     constants(s, address, rows * per_row, rows * per_row, accept)
     s.at[RUN_COUNT] += 1
-    # What follows in the beat of a row's last word is dropped, four words a cycle; what comes then
-    # is known of a cycle later.
+    # What follows in the beat of a row's last word is dropped, up to four words a cycle; what comes
+    # then is known of a cycle later.
     gap = 1 + -(-(-words % per_beat) // 4)
     time = max(start, s.at[TURN] - 1) - gap
     for row in range(rows):
