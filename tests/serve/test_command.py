@@ -2,6 +2,8 @@
 """``heddle serve``: from the command line to its end."""
 
 import contextlib
+import functools
+import json
 import os
 import re
 import signal
@@ -34,8 +36,6 @@ def command(folder, *options, **environment):
         process.communicate()
 
 
-
-
 def test_requests_that_run_are_finished_at_the_end(folder):
     with command(folder) as (process, address):
         texts = []
@@ -64,18 +64,34 @@ def test_requests_that_run_are_finished_at_the_end(folder):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_what_takes_longer_than_the_grace_is_cancelled(folder, end):
-    with command(folder, "--grace", "0") as (process, address), \
-            httpx.stream("POST", f"{address}/v1/completions", json=BODY | {"n": 16},
-                         timeout=60) as answer:
-        pieces = answer.iter_text()
-        next(pieces)
-        process.send_signal(end)
-        with contextlib.suppress(httpx.RemoteProtocolError):
-            assert "[DONE]" not in "".join(pieces)
+def test_what_takes_longer_than_the_grace_is_given_up_and_told(folder, end):
+    with command(folder, "--grace", "0") as (process, address):
+        ask = functools.partial(httpx.stream, "POST", f"{address}/v1/completions", timeout=60)
+        whole = []
+
+        def plain():
+            with ask(json=BODY | {"n": 16, "stream": False}) as answer:
+                whole.append((answer.status_code, json.loads(answer.read())["error"]))
+
+        with ask(json=BODY | {"n": 16}) as answer:
+            pieces = answer.iter_text()
+            next(pieces)
+            thread = threading.Thread(target=plain)
+            thread.start()
+            while not re.search("^heddle_requests_waiting (1[6-9]|[23])", httpx.get(
+                    f"{address}/metrics").text, re.MULTILINE):
+                time.sleep(0.01)
+            process.send_signal(end)
+            last = "".join(pieces)
+        thread.join()
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert err.splitlines()[-1] == "The server has ended."
+    assert process.returncode == 0
+    assert err.splitlines()[-1] == "The server has ended."
+    assert "Traceback" not in err
+    assert "[DONE]" not in last
+    told, = (json.loads(line[6:])["error"] for line in last.splitlines() if "error" in line)
+    assert whole == [(503, told)]
+    assert told["code"] == "closing"
 
 
 def test_a_key_from_a_file_or_the_environment(folder, tmp_path):
