@@ -4,7 +4,6 @@
 import json
 import pathlib
 import re
-import sys
 import time
 from typing import Annotated, Any
 
@@ -15,11 +14,12 @@ from rich.table import Table
 
 from . import emit, pins, units
 from .spec import config as configs
-from .spec.config import CardConfig
+from .spec.config import CardConfig, known
 from .standalone import Standalone
 from .vitis.board import Board, boards, find
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]:
@@ -139,6 +139,10 @@ def rtl(
         paths[-1].write_text(pins.template(component, top))
         if on is not None:
             paths += write_board(on, component.config, list(texts), shown, output)
+            if not known(component.config):
+                console.print("heddle rtl: heddle does not know this configuration, and would "
+                              f"refuse the card: {output / 'README.md'} says how to add it",
+                              style="yellow", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         console.print(f"heddle rtl: {error}", style="red", markup=False,
                       highlight=False, soft_wrap=True)
@@ -155,8 +159,4 @@ def rtl(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; ``arguments`` without the program's name."""
-    app(arguments, prog_name="heddle rtl", standalone_mode=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    app(arguments, prog_name="heddle rtl", standalone_mode=False)

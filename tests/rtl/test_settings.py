@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from heddle import cli as heddle
 from rtl_gen import cli, units
 from rtl_gen.spec.config import TINY
 
@@ -63,3 +64,15 @@ def test_multipliers_become_dsp48_when_asked(tmp_path):
     number = {folder: len(re.findall(r"^  DSP48E2 ", (folder / "heddle_lane.v").read_text(), re.M))
               for folder in (plain, packed)}
     assert number == {plain: 0, packed: TINY.beat_bytes * TINY.tokens // 2}
+
+
+@pytest.mark.parametrize("command", ["rtl", "estimate"])
+def test_a_wrong_option_is_one_line_and_help_has_a_short_one(command, capsys):
+    assert heddle.run([command, "--nonsense"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("heddle: ")
+    assert "--nonsense" in err
+    assert err.count("\n") == 1
+    assert heddle.run([command, "-h"]) == 0
+    assert f"Usage: heddle {command} [OPTIONS]" in capsys.readouterr().out

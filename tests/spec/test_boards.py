@@ -293,6 +293,14 @@ def test_the_readme_has_the_commands_and_arguments():
     assert "AuroraFlow" not in written("u280", U280)["README.md"]
 
 
+def test_the_readme_names_no_configuration_that_the_host_would_refuse():
+    assert "CONFIGURATION" not in written("u280", RING)["README.md"]
+    for changed in (dataclasses.replace(U280, top_k=16), dataclasses.replace(U280, name="mine")):
+        text = written("u280", changed)["README.md"]
+        assert "--cards 'xrt:CONFIGURATION'" in text
+        assert "Heddle does not know this configuration" in text
+
+
 def test_the_identity_is_what_the_card_will_say():
     found = json.loads(written("u280", RING)["identity.json"])
     assert found["contract"] == f"{contract.DIGEST:#010x}"

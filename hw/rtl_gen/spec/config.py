@@ -185,3 +185,8 @@ def find(name: str) -> CardConfig:
     except KeyError:
         raise ValueError(
             f"configuration must be one of {', '.join(CONFIGS)}, not {name!r}") from None
+
+
+def known(config: CardConfig) -> bool:
+    """Whether it is one of ``CONFIGS``, or such a card in a ring: a host takes no other."""
+    return CONFIGS.get(config.name) == dataclasses.replace(config, cards=1)

@@ -6,7 +6,7 @@ import json
 import re
 
 from ..spec import contract
-from ..spec.config import CONFIGS, CardConfig
+from ..spec.config import CardConfig, known
 from . import connectivity, kernel
 from .board import SHARED, Board
 
@@ -61,7 +61,6 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
                  argument.port if argument.qualifier == kernel.GLOBAL else "{}")
                 for argument in addressed]
     banks = {port: f"HBM[{bank}]" for bank, port in enumerate(kernel.masters(config))}
-    known = config.name in CONFIGS
     return {
         "kernel": kernel.name(config), "title": board.title, "part": board.part,
         "platform": board.platform, **board.tools, "clock_mhz": str(config.clock_mhz),
@@ -78,8 +77,12 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
             f"{side}_lanes": links[side]["lanes"] for side in ("previous", "next")})
         if ring else "",
         "make": "git clone https://github.com/pc2/AuroraFlow\nmake" if ring else "make",
-        "cards": f"xrt:{config.name if known else 'CONFIGURATION'}"
+        "cards": f"xrt:{config.name if known(config) else 'CONFIGURATION'}"
                  + (f"*{config.cards}" if ring else ""),
+        "unknown": "" if known(config) else
+        "Heddle does not know this configuration: its parameters were changed. Add it under a name "
+        "of its own to `hw/rtl_gen/spec/config.py`\n(`docs/adding-a-configuration.md` says how), "
+        "generate this folder again from that, and put the name into the command below.\n\n",
         "arguments": "\n".join(
             f"| {number} | `{a.name}` | `{a.offset:#05x}` | {a.bytes} | `{a.port}` | "
             f"{banks.get(a.port, '')} |" for number, a in enumerate(addressed))}

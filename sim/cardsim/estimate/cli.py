@@ -15,7 +15,8 @@ from rtl_gen.spec.config import CONFIGS, CardConfig
 from ..rtl.timing import Timing
 from .estimate import estimate as costs
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _config(cards: str) -> CardConfig:
