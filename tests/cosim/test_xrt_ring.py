@@ -10,8 +10,9 @@ import pytest
 import heddle
 from cardsim.rtl.timing import LinkTiming
 from heddle.card import CardError, open_cards
+from heddle.doctor import boards as checks
 from heddle.xrt import start
-from rtl_gen.spec import isa
+from rtl_gen.spec import contract, isa
 from rtl_gen.spec.config import TINY
 from rtl_gen.vitis import board as boards
 from tests import programs
@@ -90,4 +91,15 @@ def test_boards_in_the_order_that_was_asked_for(machine, xclbin):
     assert [str(card._device).split()[0] for card in (first, second)] == addresses
     first.close()
     second.close()
+    assert not any(board.taken for board in machines.here.boards)
+
+
+def test_the_doctor_asks_all_cards_of_a_ring(machine, xclbin, monkeypatch):
+    made = machine(boards=2)
+    monkeypatch.setenv("HEDDLE_XCLBIN", str(xclbin))
+    monkeypatch.setenv("HEDDLE_XRT_DEVICES", ", ".join(board.bdf for board in made.boards))
+    check, = (check for check in checks() if check.name == "card xrt")
+    assert check.attempt().split("; ") == [
+        "xilinx_u280_gen3x16_xdma_base_1, "
+        f"contract {contract.DIGEST:08x}, commit {COMMIT:08x}"] * 2
     assert not any(board.taken for board in machines.here.boards)

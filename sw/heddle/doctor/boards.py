@@ -17,7 +17,8 @@ XILINX = 0x10EE
 #: Configuration of the boards that have but one.
 BUILT = {"uart": "ulx3s"}
 #: Kinds of card that need a board, and how to get them.
-HOW = {"xrt": "Build a bitstream (heddle rtl --board u280) and name it in HEDDLE_XCLBIN.",
+HOW = {"xrt": "Build a bitstream (heddle rtl --board u280) and name it in HEDDLE_XCLBIN; for a "
+              "ring, name its boards in HEDDLE_XRT_DEVICES.",
        "uart": "Load a bitstream (make bitstream-ulx3s) and name the board's port in HEDDLE_PORT."}
 #: Prints one line for each board.  `enumerate_devices` came with XRT 2.18; before, a board that is
 #: not there is an exception.
@@ -80,18 +81,23 @@ def _serial(sysfs: pathlib.Path, devices: pathlib.Path) -> str:
 
 
 def _card(kind: str) -> str:
-    """A card of a kind, if there is one, says who it is."""
+    """A card of a kind, or those of a ring, if there are any, say who they are."""
     try:
-        # An Alveo board is what its bitstream was built from.
-        configuration = xrt.configuration() if kind == "xrt" else BUILT[kind]
-        card = open_cards(f"{kind}:{configuration}")[0]
+        if kind == "xrt":
+            # An Alveo board is what its bitstream was built from: of a ring, if several are named.
+            ring = f"*{len(xrt.named())}" if len(xrt.named()) > 1 else ""
+            cards = open_cards(f"{kind}:{xrt.configuration()}{ring}")
+        else:
+            cards = open_cards(f"{kind}:{BUILT[kind]}")
     except CardMissing as error:
         raise Missing(str(error)) from None
     try:
-        found = card.identity()
+        found = [card.identity() for card in cards]
     finally:
-        card.close()
-    return f"{found.board}, contract {found.contract:08x}, commit {found.commit:08x}"
+        for card in cards:
+            card.close()
+    return "; ".join(f"{one.board}, contract {one.contract:08x}, commit {one.commit:08x}"
+                     for one in found)
 
 
 def boards(sysfs: pathlib.Path = SYSFS, devices: pathlib.Path = pathlib.Path("/dev")

@@ -73,6 +73,13 @@ def configuration() -> str:
     raise CardError(f"the bitstream {path} must have a kernel of Heddle's, and has none")
 
 
+def named() -> list[int | str]:
+    """Boards that the environment names, in the order of the ring; none if it says nothing."""
+    text = os.environ.get(DEVICES, "")
+    return [int(part) if part.isdecimal() else part
+            for part in map(str.strip, text.split(",")) if part]
+
+
 def _pyxrt() -> Any:
     """pyxrt, which XRT installs outside of Python's own folders."""
     try:
@@ -95,13 +102,7 @@ def _bitstream(given: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def _boards(given: Sequence[int | str] | None, config: CardConfig) -> list[int | str]:
-    text = os.environ.get(DEVICES)
-    if given is not None:
-        found = list(given)
-    elif text:
-        found = [int(part) if part.isdecimal() else part for part in text.split(",")]
-    else:
-        found = list(range(config.cards))
+    found = list(given) if given is not None else named() or list(range(config.cards))
     if len(found) != config.cards or len(set(found)) != len(found):
         raise CardError(f"the boards must be {config.cards} different ones for this ring, not "
                         f"{', '.join(map(str, found))}" if config.cards > 1 else
