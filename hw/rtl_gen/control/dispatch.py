@@ -264,16 +264,21 @@ class Dispatch(wiring.Component):
         into = [kind(*of(wanted)) for wanted in queues(config)]
         takers = [*zip(self.jobs, into, strict=True),
                   (self.stream, streams), (self.owner, owns & streams), (self.record, records)]
+        # Who they are is known in JUDGE; choosing among the judges then takes no time in ISSUE.
+        wanted, reports, fenced = Signal(len(takers)), Signal.like(reporter), Signal()
+        m.d.sync += [wanted.eq(Cat(wants for _, wants in takers)), reports.eq(reporter),
+                     fenced.eq(fence)]
         m.d.comb += [
             self.stream.payload.eq(operands.stream), self.record.payload.eq(operands.record),
             self.owner.payload.eq(Mux(kind("LOAD"), Owner.MEMORY, Owner.EPILOGUE)),
-            ready.eq(Cat(~wanted | port.ready for port, wanted in takers).all()
-                     & ((reporter & ~self.room) == 0)
+            ready.eq(((wanted & ~Cat(port.ready for port, _ in takers)) == 0)
+                     & ((reports & ~self.room) == 0)
                      & written),
-            written.eq(~fence | self.written),
-            self.issued.eq(Mux(go, reporter, 0))]
+            written.eq(~fenced | self.written),
+            self.issued.eq(Mux(go, reports, 0))]
         m.d.comb += [port.payload.eq(job) for port in self.jobs]
-        m.d.comb += [port.valid.eq(go & wanted) for port, wanted in takers]
+        m.d.comb += [port.valid.eq(go & wants)
+                     for (port, _), wants in zip(takers, wanted, strict=True)]
 
         # Fetch: words go to the judges in turn.
         pop, resume, idle = Signal(), Signal(), Signal()

@@ -105,15 +105,20 @@ class Operands(wiring.Component):
         kept = dict(zip(KEPT, self.kept, strict=True))
         step = kept[Register.STEP]
 
-        # Which instruction; bits outside its fields.
-        foreign, beyond = Signal(), Signal()
+        # Which instruction, and bits that lie outside of fields of each size: in the next cycle
+        # they are those of the instruction.
+        sizes = sorted({layouts.fields(name).size for name in isa.FORMATS})
+        outside, beyond = Signal(len(sizes)), Signal()
         with m.If(self.start):
-            m.d.sync += [foreign.eq(1), self.kind.eq(0), beyond.eq(self.pc >= self.instructions)]
+            m.d.sync += [outside.eq(Cat(self.word[size:].any() for size in sizes)),
+                         self.kind.eq(0), beyond.eq(self.pc >= self.instructions)]
             with m.Switch(self.word[:8]):
                 for k, name in enumerate(isa.FORMATS):
                     with m.Case(isa.FORMATS[name][0]):
-                        m.d.sync += [foreign.eq(self.word[layouts.fields(name).size:].any()),
-                                     self.kind.eq(1 << k)]
+                        m.d.sync += self.kind.eq(1 << k)
+        foreign = (self.kind == 0) | Cat(
+            bit & self.is_kind(*(name for name in isa.FORMATS if layouts.fields(name).size == size))
+            for bit, size in zip(outside, sizes, strict=True)).any()
 
         # The register named in one cycle is read in the next: from a memory that has what was
         # written one at a time, unless it is one that changes by itself.  A command writes all
