@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib.metadata
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -280,7 +281,13 @@ def open_cards(text: str, **options: Any) -> Sequence[Card]:
     if not found:
         raise ValueError(f"the kind of card must be one of {', '.join(backends()) or 'none'} "
                          f"(installed), not {spec.backend!r}")
-    cards: Sequence[Card] = found[0].load()(spec.config, **options)
+    opener = found[0].load()
+    try:
+        inspect.signature(opener).bind(spec.config, **options)
+    except TypeError as error:
+        raise ValueError(f"options of {spec.backend} cards must be ones that they have: "
+                         f"{error}") from None
+    cards: Sequence[Card] = opener(spec.config, **options)
     try:
         for index, card in enumerate(cards):
             check(card, config=spec.config, which=f"card {index}" if spec.count > 1 else "the card")

@@ -105,7 +105,7 @@ class Model:
         temperature : float, optional
             Divides the logits; 1 if ``do_sample`` is given without.
         top_k : int, optional
-            Draw from so many best tokens.
+            Draw from so many best tokens; like ``top_p`` not without a temperature.
         top_p : float, optional
             Draw from the fewest best tokens that have this probability together.
         repetition_penalty, presence_penalty, frequency_penalty : float
@@ -184,8 +184,8 @@ class Model:
         Score
             Log probabilities in nats, their sum and the perplexity.
         """
-        before = self._known(self.tokenizer.encode(given)) if given else []
-        tokens = [*before, *self._known(self.tokenizer.encode(text))]
+        before = self._encoded(given) if given else []
+        tokens = [*before, *self._encoded(text)]
         first = max(len(before), 1)
         if len(tokens) <= first:
             raise UserError("a text must have at least two tokens to be scored, or one behind "
@@ -220,10 +220,17 @@ class Model:
         """What :meth:`generate` asks the scheduler for; it checks all but ``stop``."""
         if do_sample is False and temperature:
             raise UserError(f"temperature must be left out without do_sample, not {temperature}")
+        if max_new_tokens != (whole := int(max_new_tokens)):
+            raise UserError(f"max_new_tokens must be a whole number, not {max_new_tokens}")
+        max_new_tokens = whole
         if do_sample and temperature == 0:
             raise UserError("temperature must be above 0 with do_sample, not 0")
         if temperature is None:
             temperature = 1.0 if do_sample else 0.0
+        for name, value in (("top_k", top_k), ("top_p", top_p)):
+            if temperature == 0 and value not in (None, 1):
+                raise UserError(f"{name} must be left out where the best token is taken always, "
+                                f"not {value}: give a temperature above 0 to draw tokens")
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
             repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
@@ -234,7 +241,7 @@ class Model:
         most = self.runtime.layout.config.top_k
         if logprobs is not None and not 0 <= logprobs <= most:
             raise UserError(f"logprobs must be in 0..{most}, not {logprobs}")
-        tokens = self.encode(prompt) if isinstance(prompt, str) else self._known(list(prompt))
+        tokens = self.encode(prompt) if isinstance(prompt, str) else self._given(list(prompt))
         least = 0 if echo and logprobs is not None else 1
         if max_new_tokens < least:
             raise UserError(f"max_new_tokens must be at least {least}, not {max_new_tokens}")
@@ -247,22 +254,26 @@ class Model:
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt, never none."""
-        tokens = self.tokenizer.encode(prompt)
-        if tokens:
-            return self._known(tokens)
+        if tokens := self._encoded(prompt):
+            return tokens
         if self.checkpoint.start_token is None:
             raise UserError("the prompt must not be empty: the model has no token to start from")
         return [self.checkpoint.start_token]
 
-    def _known(self, tokens: list[int]) -> list[int]:
+    def _encoded(self, text: str) -> list[int]:
+        tokens, size = self.tokenizer.encode(text), self.checkpoint.shape.vocabulary
+        if tokens and max(tokens) >= size:
+            raise UserError(f"the tokenizer must be the model's own: token {max(tokens)} must be "
+                            f"below its vocab_size of {size}")
+        return tokens
+
+    def _given(self, tokens: list[int]) -> list[int]:
         size = self.checkpoint.shape.vocabulary
         if not tokens:
             raise UserError("a prompt must have at least one token")
-        if min(tokens) < 0:
-            raise UserError(f"a token must be in 0..{size - 1}, not {min(tokens)}")
-        if max(tokens) >= size:
-            raise UserError(f"the tokenizer must be the model's own: token {max(tokens)} must be "
-                            f"below its vocab_size of {size}")
+        for token in tokens:
+            if not 0 <= token < size:
+                raise UserError(f"a token must be in 0..{size - 1}, not {token}")
         return tokens
 
     def tokens(self, prompt: Many[int], count: int, sampling: Sampling) -> Iterator[int]:

@@ -95,7 +95,8 @@ def choose(tokens: npt.NDArray[np.integer], logits: npt.NDArray[np.float32], sam
     if sampling.greedy:
         return int(tokens[0])
     kept = logits[:sampling.top_k].astype(np.float64)
-    p = np.exp((kept - kept[0]) / sampling.temperature)
+    with np.errstate(over="ignore"):    # a tiny temperature leaves the best one alone
+        p = np.exp((kept - kept[0]) / sampling.temperature)
     p /= p.sum()
     if sampling.top_p is not None:
         # The one that reaches top_p stays.

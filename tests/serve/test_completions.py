@@ -87,6 +87,14 @@ def test_the_python_of_the_page(served, capsys, alone, monkeypatch):
     assert capsys.readouterr().out == want
 
 
+def test_what_may_be_left_out_may_be_null_or_empty(client, alone):
+    """And at temperature 0 nothing is drawn, whatever would limit the choice."""
+    made = client.completions.create(
+        model="threads", prompt=PROMPT, max_tokens=None, n=None, stop=None, logprobs=None,
+        suffix="", temperature=0, top_p=0.5, extra_body={"top_k": 5})
+    assert made.choices[0].text == alone.generate(PROMPT, max_new_tokens=16)
+
+
 def test_stop_texts(client, alone):
     whole = alone.generate(PROMPT, max_new_tokens=30)
     stop = [whole[9:12], "no such text"]

@@ -31,7 +31,7 @@ WRONG = {
     "prompt": [3, 1.5, True, {}, [None], [[]], [], [1.5], ["a", 1], [1, "a"], [[1], "a"], [-1],
                [[-1]], [10**9], [2**70], [[300]], ["a"] * 129, "\ud800", ["\udfff"], [[[1]]],
                "word " * 300, [5] * 90],
-    "max_tokens": [-1, 0, 10**6, 2**70, "3", 1.5, None, [], {}, True],
+    "max_tokens": [-1, 0, 10**6, 2**70, "3", 1.5, [], {}, True],
     "temperature": [-0.1, 2.1, "1", [], {}, float("nan"), float("inf"), -float("inf"), 1e300, True],
     "top_p": [0, -1, 1.1, "1", [], float("nan"), float("inf")],
     "top_k": [0, -1, "1", 1.5, [], 2**70 * -1],
@@ -102,7 +102,8 @@ def test_sentences(served):
              "prompt (2 tokens) and new tokens (90) must fit the context of 90"),
             ({"best_of": 3}, "best_of must equal n (1), not 3"),
             ({"stream_options": {}}, "stream_options must be left out unless stream is true"),
-            ({"max_tokens": 0}, "max_new_tokens must be at least 1, not 0")):
+            ({"prompt": [300]}, "a token must be in 0..299, not 300"),
+            ({"max_tokens": 0}, "max_tokens must be at least 1, not 0")):
         message = post(served[0], GOOD | more).json()["error"]["message"]
         assert message == sentence
 

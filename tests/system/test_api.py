@@ -168,6 +168,11 @@ def test_a_long_text_is_scored_in_windows_that_leave_nothing_out(model, referenc
     ({"stop": ""}, "a stop text must have at least one character, not be ''"),
     ({"repetition_penalty": 0}, "repetition_penalty must be above 0, not 0"),
     ({"frequency_penalty": math.inf}, "frequency_penalty must be finite, not inf"),
+    ({"top_k": 4}, "top_k must be left out where the best token is taken always, not 4: give a "
+                   "temperature above 0 to draw tokens"),
+    ({"top_p": 0.5, "do_sample": False}, "top_p must be left out where the best token is taken "
+     "always, not 0.5: give a temperature above 0 to draw tokens"),
+    ({"max_new_tokens": 2.5}, "max_new_tokens must be a whole number, not 2.5"),
     ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0")])
 def test_arguments_that_make_no_sense(model, how, sentence):
     for call in (model.generate, model.stream):
@@ -177,11 +182,24 @@ def test_arguments_that_make_no_sense(model, how, sentence):
     assert model.scheduler.idle
 
 
+def test_a_tokenizer_of_another_model(model, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "encode", lambda text: [1, 300])
+    for call in (model.generate, model.score):
+        with pytest.raises(heddle.UserError, match="^the tokenizer must be the model's own: token "
+                                                   "300 must be below its vocab_size of 300$"):
+            call(PROMPT)
+
+
+def test_card_options_that_there_are_not(folder):
+    with pytest.raises(heddle.UserError, match="^options of sim cards must be ones that they have: "
+                                               "got an unexpected keyword argument 'wave'$"):
+        heddle.load(folder, wave="x.fst")
+
+
 def test_prompts_that_are_none(model):
     for prompts, sentence in (
             ([[]], "a prompt must have at least one token"),
-            ([[300]], "the tokenizer must be the model's own: token 300 must be below its "
-                      "vocab_size of 300"),
+            ([[300]], "a token must be in 0..299, not 300"),
             ([[-1]], "a token must be in 0..299, not -1"),
             ([5, 6], "a prompt must be a text or a list of tokens; several prompts are a list of "
                      "these, not 5")):

@@ -71,7 +71,9 @@ def run(
 ) -> None:
     """Generate text.
 
-    Example: heddle run sw/models/shakespeare-gpt2 --cards sim:tiny --prompt "ROMEO." --seed 1
+    Example: heddle run sw/models/shakespeare-gpt2 --cards sim:tiny --prompt "ROMEO."
+
+    Example: heddle run sw/models/shakespeare-gpt2 --prompt "JULIET." --temperature 0.8 --seed 7
     """
     if (not prompt) == (prompt_file is None):
         raise UserError("one of --prompt and --prompt-file must be given, not "

@@ -12,7 +12,7 @@ from ..request import Finish, Request, Token
 from ..text import stop_texts
 from .engine import Busy, Closing, Engine, Event, Ticket
 from .errors import Refused
-from .schemas import Choice, Completion, CompletionRequest, Logprobs, Usage
+from .schemas import MOST_NEW, Choice, Completion, CompletionRequest, Logprobs, Usage
 
 
 def prompts(body: CompletionRequest) -> list[str | list[int]]:
@@ -37,15 +37,20 @@ def requests(model: Model, body: CompletionRequest) -> list[Request]:
             seed = None if body.seed is None else (body.seed + len(found)) % 2**64
             try:
                 found.append(model.request(
-                    prompt, max_new_tokens=body.max_tokens, temperature=temperature,
-                    top_p=None if body.top_p in (None, 1) else body.top_p, top_k=body.top_k,
+                    prompt, max_new_tokens=MOST_NEW if body.max_tokens is None else body.max_tokens,
+                    temperature=temperature,
+                    # Clients send these with temperature 0, too, where nothing is drawn.
+                    top_p=None if body.top_p in (None, 1) or not temperature else body.top_p,
+                    top_k=body.top_k if temperature else None,
                     repetition_penalty=body.repetition_penalty or 1.0,
                     presence_penalty=body.presence_penalty or 0.0,
                     frequency_penalty=body.frequency_penalty or 0.0, seed=seed,
                     logprobs=body.logprobs, echo=bool(body.echo)))
             except UserError as error:
-                raise Refused(400, str(error), code="context_length_exceeded"
-                              if "fit the context" in str(error) else None) from None
+                said = str(error).replace("max_new_tokens", "max_tokens")
+                raise Refused(400, said, param="max_tokens" if said.startswith("max_tokens")
+                              else None, code="context_length_exceeded"
+                              if "fit the context" in said else None) from None
     return found
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: New tokens where nobody says how many, as the OpenAI API has it.
+MOST_NEW = 16
 #: Texts of one request, for each of its prompts.
 MOST_TEXTS = 16
 #: Prompts of one request.
@@ -34,7 +36,8 @@ class CompletionRequest(BaseModel):
         | Annotated[list[Annotated[list[_Token], Field(min_length=1)]],
                     Field(min_length=1, max_length=MOST_PROMPTS)] \
         | str = Field("", description="A text, its tokens, or a list of such.")
-    max_tokens: Annotated[int, Field(ge=0)] = Field(16, description="Most new tokens.")
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        MOST_NEW, description="Most new tokens.")
     temperature: Annotated[_Finite, Field(ge=0, le=2)] | None = Field(
         1.0, description="0 takes the best token always.")
     top_p: Annotated[_Finite, Field(gt=0, le=1)] | None = 1.0
@@ -54,7 +57,7 @@ class CompletionRequest(BaseModel):
     repetition_penalty: Annotated[_Finite, Field(gt=0, le=10)] | None = Field(
         1.0, description="An addition to the API.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    suffix: None = Field(None, description="Not supported.")
+    suffix: Literal[""] | None = Field(None, description="Not supported: must be empty.")
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = Field(
         None, description="Not supported: must be empty.")
     user: str | None = Field(None, description="Ignored.")
