@@ -31,11 +31,18 @@ def generate(unit: str, config: str, settings: dict[str, str]) -> dict[str, str]
 def make(unit: str, config: str, settings: dict[str, str], commit: int = 0
          ) -> tuple[str, wiring.Component]:
     """Module name and component of the card or of a unit, with the pins that it has on its own."""
+    top = module(unit, config, settings)
     if unit == "card":
         from .card import Card
-        changed = units.configure(configs.find(config), settings)
-        return f"heddle_{changed.name}", Card(changed, commit=commit)
-    return f"heddle_{unit}", Standalone(units.build(unit, config, settings))
+        return top, Card(units.configure(configs.find(config), settings), commit=commit)
+    return top, Standalone(units.build(unit, config, settings))
+
+
+def module(unit: str, config: str, settings: dict[str, str]) -> str:
+    """Name of the module of the card or of a unit."""
+    if unit == "card":
+        unit = units.configure(configs.find(config), settings).name
+    return f"heddle_{unit}"
 
 
 def write(texts: dict[str, str], folder: pathlib.Path,
@@ -50,6 +57,19 @@ def write(texts: dict[str, str], folder: pathlib.Path,
     about = folder / "unit.json"
     about.write_text(json.dumps({"top": next(iter(texts))} | described, indent=1) + "\n")
     return [*paths, files, waivers, about]
+
+
+def check_folder(folder: pathlib.Path, top: str, board: Board | None) -> None:
+    """:class:`ValueError` if files of something else would stay among the new ones."""
+    about, identity = folder / "unit.json", folder / "identity.json"
+    if about.exists() and (other := json.loads(about.read_text())["top"]) != top:
+        raise ValueError(f"-o must be a new folder or one of {top}, not {folder}, which has "
+                         f"{other}")
+    if identity.exists():
+        other = json.loads(identity.read_text())["board"]
+        if board is None or other != board.name:
+            raise ValueError("-o must be a new folder or one of the same board, not "
+                             f"{folder}, which is for {other}")
 
 
 def parse_commit(text: str) -> int:
@@ -130,6 +150,7 @@ def rtl(
             on = find(board)
             on.check(units.configure(configs.find(config), chosen))
             what += f" for {on.title}"
+        check_folder(output, module(unit, config, chosen), on)
         with console.status(f"generating {what}"):
             top, component = make(unit, config, chosen, shown)
             texts = emit.convert(component, top, clocked=True,

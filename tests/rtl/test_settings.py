@@ -76,3 +76,24 @@ def test_a_wrong_option_is_one_line_and_help_has_a_short_one(command, capsys):
     assert err.count("\n") == 1
     assert heddle.run([command, "-h"]) == 0
     assert f"Usage: heddle {command} [OPTIONS]" in capsys.readouterr().out
+
+
+def test_files_of_something_else_do_not_stay(tmp_path, capsys):
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*arguments, "-o", str(tmp_path)])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    unit = ["--unit", "softmax"]
+    cli.main([*unit, "-o", str(tmp_path)])
+    cli.main([*unit, "--set", "lanes=2", "-o", str(tmp_path)])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert refused("--unit", "reader") == (
+        "heddle rtl: -o must be a new folder or one of heddle_reader, not "
+        f"{tmp_path}, which has heddle_softmax\n")
+    # As if a board's folder had been made: it takes too long here.
+    (tmp_path / "identity.json").write_text('{"board": "u55c"}')
+    assert refused(*unit).endswith(
+        f"one of the same board, not {tmp_path}, which is for u55c\n")
+    assert {path: path.read_bytes() for path in before} == before

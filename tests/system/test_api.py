@@ -185,14 +185,14 @@ def test_arguments_that_make_no_sense(model, how, sentence):
 def test_a_tokenizer_of_another_model(model, monkeypatch):
     monkeypatch.setattr(model.tokenizer, "encode", lambda text: [1, 300])
     for call in (model.generate, model.score):
-        with pytest.raises(heddle.UserError, match="^the tokenizer must be the model's own: token "
-                                                   "300 must be below its vocab_size of 300$"):
+        with pytest.raises(heddle.UserError, match=r"^the tokenizer must be the model's own: token "
+                                                   r"300 must be below its vocab_size of 300$"):
             call(PROMPT)
 
 
 def test_card_options_that_there_are_not(folder):
-    with pytest.raises(heddle.UserError, match="^options of sim cards must be ones that they have: "
-                                               "got an unexpected keyword argument 'wave'$"):
+    with pytest.raises(heddle.UserError, match=r"^options of sim cards must be ones that they "
+                                               r"have: got an unexpected keyword argument 'wave'$"):
         heddle.load(folder, wave="x.fst")
 
 

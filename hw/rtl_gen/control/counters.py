@@ -50,21 +50,24 @@ class Counters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         counts = [Signal(BITS, name=f"counter_{k}") for k in range(isa.COUNTERS)]
-        zero, taken = Signal(isa.COUNTERS), Signal(isa.COUNTERS)
-        m.d.comb += zero.eq(Cat(count == 0 for count in counts))
+        # Whether a counter is above zero is kept beside it: to compare all counters, to choose and
+        # to count in one cycle would take too long.
+        above, taken = Signal(isa.COUNTERS), Signal(isa.COUNTERS)
 
         able = Signal(self.requesters)
         m.d.comb += able.eq(Cat(
-            self.request[k] & ((self.wait[k] & zero) == 0) for k in range(self.requesters)))
+            self.request[k] & ((self.wait[k] & ~above) == 0) for k in range(self.requesters)))
         for k in reversed(range(self.requesters)):
             with m.If(able[k]):
                 m.d.comb += [self.grant.eq(1 << k), taken.eq(self.wait[k])]
 
         for k, count in enumerate(counts):
             gained = tree_sum(done.valid & done.signal[k] for done in self.done)
-            m.d.sync += count.eq(count + gained - taken[k])
+            m.d.sync += [
+                count.eq(count + gained - taken[k]),
+                above[k].eq((gained != 0) | (count > 1) | (above[k] & ~taken[k]))]
             with m.If(self.clear):
-                m.d.sync += count.eq(0)
+                m.d.sync += [count.eq(0), above[k].eq(0)]
         return m
 
 
