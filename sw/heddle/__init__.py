@@ -7,6 +7,8 @@
 ...     print(piece, end="", flush=True)
 """
 
+import importlib.metadata
+
 from .card import CardError
 from .errors import RunError, UserError
 from .evaluate import Score
@@ -16,4 +18,6 @@ from .request import Finish, Token
 from .sampling import Sampling
 
 __all__ = ["CardError", "Finish", "Generation", "Model", "RunError", "Sampling", "Score", "Stream",
-           "Token", "UserError", "load"]
+           "Token", "UserError", "__version__", "load"]
+
+__version__ = importlib.metadata.version("heddle-fpga")

@@ -139,4 +139,4 @@ def test_bad_input_has_status_2_and_a_sentence(folder, tmp_path, capsys, monkeyp
                 patch.delitem(sys.modules, name)
             patch.setitem(sys.modules, missing, None)
             assert said() == (f"heddle: heddle serve needs the package {missing}: pip install "
-                              "'heddle-fpga[serve]'")
+                              "'.[serve]' in a copy of the repository")

@@ -9,6 +9,7 @@ import re
 import pytest
 import typer
 
+import heddle
 from heddle import cli
 from heddle.card import CardError
 from heddle.errors import RunError
@@ -151,6 +152,15 @@ def test_the_version_names_the_contract(capsys):
     version = importlib.metadata.version("heddle-fpga")
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"heddle {version}, contract {contract.DIGEST:08x}\n"
+    assert heddle.__version__ == version
+
+
+def test_the_name_alone_says_what_there_is(capsys):
+    assert cli.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: heddle [OPTIONS] COMMAND")
+    assert cli.run([]) == 0
+    assert capsys.readouterr() == (text, "")
 
 
 def test_tools_of_other_parts(capsys, tmp_path):

@@ -28,7 +28,7 @@ from . import (
 )
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+    add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Run language models on FPGA cards, real or simulated.")
 
@@ -67,7 +67,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Carry out one command; returns the exit status: 0, 1 for a failed run, 2 for bad input."""
     completing.prepare()
     try:
-        result = app(args=arguments, prog_name="heddle", standalone_mode=False)
+        # A newcomer types the name alone.
+        given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        result = app(args=given, prog_name="heddle", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except UserError as error:
         return _fail(error, 2)

@@ -95,7 +95,7 @@ def serve(
         from ..serve import Limit, create, server
     except ModuleNotFoundError as error:
         raise UserError(f"heddle serve needs the package {error.name}: "
-                        "pip install 'heddle-fpga[serve]'") from None
+                        "pip install '.[serve]' in a copy of the repository") from None
     key = _key(key_file)
     if not _loopback(host) and key is None:
         ERR.print(f"Anybody who reaches {host} can use the cards: --api-key-file keeps strangers "

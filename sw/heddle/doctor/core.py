@@ -48,8 +48,8 @@ def decode(cards: str) -> str:
 def core() -> list[Check]:
     """Checks that must all be ok."""
     wanted = [one for one in requirements(None) if one.name not in ELSEWHERE]
-    again = "Install it anew: pip install --force-reinstall heddle-fpga, or in a copy of the " \
-            "repository remove .venv and run make setup."
+    again = "Install it anew, in a copy of the repository: remove .venv and run make setup, or " \
+            "pip install --force-reinstall . in another environment."
     return [
         Check(name="Python", part=PART, essential=True, attempt=_python,
               how="Install Python 3.11 or newer (Debian and Ubuntu: apt install python3 "

@@ -14,5 +14,5 @@ def extras() -> list[Check]:
     return [Check(
         name=f"extra {name}", part="extras",
         attempt=functools.partial(missing_or_broken, requirements(name)),
-        how=f"Install it with pip install 'heddle-fpga[{name}]', or in a copy of the repository "
-            f"with pip install --constraint constraints.txt '.[{name}]'.") for name in names]
+        how=f"Install it in a copy of the repository with pip install --constraint "
+            f"constraints.txt '.[{name}]'.") for name in names]

