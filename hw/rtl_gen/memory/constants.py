@@ -114,7 +114,6 @@ class Constants(wiring.Component):
         if size == QUAD:
             m.d.comb += shift.eq(following[2])
             m.d.sync += offset.eq(following)
-            beyond = Const(0)
         else:
             beyond = offset[1]
             m.d.comb += shift.eq(following >= size)
@@ -124,13 +123,14 @@ class Constants(wiring.Component):
             m.d.sync += offset.eq(0)
             with m.If(valid[0] & quad[0].last):
                 m.d.sync += dropping.eq(0)
-        with m.Elif(beyond):
-            m.d.comb += self.level.eq(0)
         with m.Elif(valid[1]):
             m.d.comb += self.level.eq(WORDS)
         with m.Elif(valid[0]):
             m.d.comb += self.level.eq(
                 Mux(offset == 0, min(WORDS, size), (size - offset)[:2]))
+        if size != QUAD:
+            with m.If(beyond):
+                m.d.comb += self.level.eq(0)
 
         # Words of the current beat that are gone.
         gone = Signal(range(size * quads))
