@@ -60,7 +60,7 @@ MUTANTS = [
            test="tests/rtl/test_softmax.py::test_softmax_equals_its_definition[shape0-0.0]"),
     Mutant(name="instructions do not wait for their counters",
            file="hw/rtl_gen/control/counters.py",
-           right="self.request[k] & ((self.wait[k] & zero) == 0)", wrong="self.request[k]",
+           right="self.request[k] & ((self.wait[k] & ~above) == 0)", wrong="self.request[k]",
            test="tests/rtl/test_control_counters.py::test_only_what_was_signalled_starts[0.15]"),
     Mutant(name="bursts cross multiples of 4 KiB",
            file="hw/rtl_gen/memory/reader.py",
