@@ -18,6 +18,6 @@ from .request import Finish, Token
 from .sampling import Sampling
 
 __all__ = ["CardError", "Finish", "Generation", "Model", "RunError", "Sampling", "Score", "Stream",
-           "Token", "UserError", "__version__", "load"]
+           "Token", "UserError", "load"]
 
 __version__ = importlib.metadata.version("heddle-fpga")
