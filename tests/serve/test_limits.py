@@ -92,7 +92,10 @@ def test_other_paths_methods_and_types(served):
         answer = httpx.request(method, address + path)
         assert answer.status_code == status, (method, path)
         assert answer.json()["error"]["message"]
-    assert post(address, GOOD, **{"content-type": "text/plain"}).status_code == 400
+    answer = post(address, GOOD, **{"content-type": "text/plain"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == (
+        "the body must be a JSON object, sent with Content-Type: application/json")
     assert post(address, GOOD).status_code == 200
 
 
@@ -103,6 +106,8 @@ def test_sentences(served):
             ({"best_of": 3}, "best_of must equal n (1), not 3"),
             ({"stream_options": {}}, "stream_options must be left out unless stream is true"),
             ({"prompt": [300]}, "a token must be in 0..299, not 300"),
+            ({"suffix": "a"}, "suffix is not supported: leave it out"),
+            ({"logit_bias": {"5": 100}}, "logit_bias is not supported: leave it out"),
             ({"max_tokens": 0}, "max_tokens must be at least 1, not 0")):
         message = post(served[0], GOOD | more).json()["error"]["message"]
         assert message == sentence

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from .schemas import ErrorBody
+from .schemas import UNSUPPORTED, ErrorBody
 
 #: Kinds of errors, by status.
 KINDS = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error",
@@ -71,6 +71,15 @@ def _place(found: dict[str, Any]) -> str:
     return place.removeprefix(".")
 
 
+def _sentence(found: dict[str, Any], place: str) -> str:
+    """What was wrong with a body, said plainly where the checker does not."""
+    if place.split(".")[0] in UNSUPPORTED:
+        return f"{place} is not supported: leave it out"
+    if not place and found["type"] == "model_attributes_type":
+        return "the body must be a JSON object, sent with Content-Type: application/json"
+    return f"{place or 'the body'}: {found['msg']}"
+
+
 def install(app: FastAPI) -> None:
     """Answer all errors in one form."""
 
@@ -82,8 +91,7 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = _place(first)
-        what = f"{place}: " if place else "the body: "
-        return Refused(400, what + first["msg"], param=place or None).response()
+        return Refused(400, _sentence(first, place), param=place or None).response()
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:

@@ -11,6 +11,8 @@ MOST_NEW = 16
 MOST_TEXTS = 16
 #: Prompts of one request.
 MOST_PROMPTS = 128
+#: Arguments of the OpenAI API that are known and must be left out or empty.
+UNSUPPORTED = ("suffix", "logit_bias")
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Token = Annotated[int, Field(ge=0)]
