@@ -3,7 +3,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Many
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack, overload
@@ -131,6 +131,9 @@ class Model:
         heddle.card.CardError
             A card failed.
         """
+        if not isinstance(prompts, Iterable):
+            raise UserError("prompts must be a text, or a list of texts or of lists of tokens, "
+                            f"not {prompts!r}")
         alone = isinstance(prompts, str)
         given: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
         stops, seed = stop_texts(how.get("stop")), how.get("seed")

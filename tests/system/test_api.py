@@ -199,6 +199,7 @@ def test_card_options_that_there_are_not(folder):
 def test_prompts_that_are_none(model):
     for prompts, sentence in (
             ([[]], "a prompt must have at least one token"),
+            (5, "prompts must be a text, or a list of texts or of lists of tokens, not 5"),
             ([[300]], "a token must be in 0..299, not 300"),
             ([[-1]], "a token must be in 0..299, not -1"),
             ([5, 6], "a prompt must be a text or a list of tokens; several prompts are a list of "
