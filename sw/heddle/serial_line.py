@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests to a board on a serial line, and their answers, whatever happens to bytes on the way."""
 
+import contextlib
 import time
 import zlib
 
@@ -19,6 +20,12 @@ from rtl_gen.spec.serial import (
 )
 
 from .card import CardError, CardTimeout
+
+#: What a port that fails raises; pyserial lets errors of termios through, which are no OSError.
+_PORT_ERRORS: tuple[type[Exception], ...] = (OSError, serial.SerialException)
+with contextlib.suppress(ImportError):      # Windows has none
+    import termios
+    _PORT_ERRORS += (termios.error,)
 
 #: Bits a second of the boards' lines.
 BAUD = 3_000_000
@@ -63,6 +70,7 @@ class SerialLine:
 
     def __init__(self, port: str, *, baud: int = BAUD, patience: float = PATIENCE) -> None:
         self.port, self.patience, self.repeats, self._number = port, patience, 0, 0
+        self._last_set = -1
         try:
             self._serial = serial.Serial(port, baud, timeout=patience, write_timeout=patience,
                                          exclusive=True)
@@ -70,6 +78,9 @@ class SerialLine:
             there = ", ".join(ports()) or "none"
             raise CardError(f"the serial port must be one that can be opened, not {port!r} "
                             f"({error}); there are: {there}") from None
+        # USB adapters hold short answers back, FTDI's for 16 ms; not all of them can be told.
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            self._serial.set_low_latency_mode(True)
 
     def close(self) -> None:
         """Give the port back."""
@@ -99,6 +110,11 @@ class SerialLine:
         if wanted > LONGEST:
             raise ValueError(f"size must be at most {LONGEST}, not {wanted}")
         self._number = (self._number + 1) % 256
+        if kind == Kind.SET:
+            # One with the number of the last SET would be taken for that one, sent again.
+            if self._number == self._last_set:
+                self._number = (self._number + 1) % 256
+            self._last_set = self._number
         frame = request(kind, self._number, wanted, address, payload)
         reason = ""
         try:
@@ -121,7 +137,7 @@ class SerialLine:
                 return found
         except serial.SerialTimeoutException:
             reason = "it takes no bytes"
-        except (OSError, serial.SerialException) as error:
+        except _PORT_ERRORS as error:
             raise CardError(f"the serial port {self.port} failed: {error}") from None
         what = f"the board on {self.port} must answer {kind.name} within {self.patience:g} s, " \
             f"not {TRIES} times fail to: {reason}"

@@ -15,7 +15,7 @@ from cardsim.functional import FunctionalCard
 from heddle import uart
 from heddle.card import CardError, CardMissing, CardStopped, CardTimeout, check, open_cards
 from rtl_gen.boards import ulx3s
-from rtl_gen.spec import contract, isa
+from rtl_gen.spec import contract, isa, registers
 from rtl_gen.spec.config import TINY, ULX3S
 from rtl_gen.spec.registers import Error
 from rtl_gen.spec.serial import Kind
@@ -131,6 +131,27 @@ def test_a_port_that_nobody_answers_on_is_given_up():
         uart.open_cards(ULX3S, port=os.ttyname(slave), patience=0.1)
     os.close(master)
     os.close(slave)
+
+
+def test_a_port_that_goes_away_is_named():
+    master, slave = os.openpty()
+    line = uart.SerialLine(os.ttyname(slave), patience=0.1)
+    os.close(slave)
+    os.close(master)        # unplugged
+    with pytest.raises(CardError, match=rf"^the serial port {line.port} failed: "):
+        line.ask(Kind.HELLO, size=4)
+    line.close()
+
+
+def test_a_setting_with_the_number_of_the_last_one_is_another_one():
+    """Numbers of requests come round; one that is sent again has the number it had."""
+    address = registers.CONTROL["command_low"]
+    with board() as (card, _):
+        card._set(address, 0x1110)
+        for _ in range(255):
+            assert card._get(address, 1) == [0x1110]
+        card._set(address, 0x2220)
+        assert card._get(address, 1) == [0x2220]
 
 
 def test_refusals_of_the_board_are_one_sentence():
