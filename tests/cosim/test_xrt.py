@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import sys
+import sysconfig
 
 import pytest
 
@@ -251,6 +252,21 @@ def test_without_xrt(monkeypatch):
         "/opt/xilinx/xrt/setup.sh` in this shell (import of pyxrt halted; None in sys.modules)")
 
 
+def test_with_the_pyxrt_of_another_python(monkeypatch, tmp_path):
+    """As a system's XRT is to an environment with a newer Python."""
+    monkeypatch.setitem(sys.modules, "pyxrt", None)
+    monkeypatch.setenv("XILINX_XRT", str(tmp_path))
+    file = tmp_path / "python" / "pyxrt.cpython-310-x86_64-linux-gnu.so"
+    file.parent.mkdir()
+    file.touch()
+    mine = sysconfig.get_config_var("EXT_SUFFIX")
+    assert refused(xclbin="/nowhere") == (
+        f"pyxrt must be compiled for this Python ({mine}), not for another ({file}): use that "
+        "Python, or compile pyxrt again as Heddle's page on boards says")
+    file.rename(file.with_name(f"pyxrt{mine}"))
+    assert refused(xclbin="/nowhere").startswith("pyxrt must be importable")
+
+
 def test_without_a_bitstream(machine, xclbin, tmp_path):
     assert refused() == (
         "the bitstream must be given: set HEDDLE_XCLBIN to its xclbin file, which `heddle rtl "
@@ -367,7 +383,60 @@ def test_a_command_that_takes_long_ends_and_a_reset_waits_for_it(card):
     assert run_words(card, [HALT]).error == 0
 
 
-@pytest.mark.parametrize("state", ["ERROR", "ABORT", "NORESPONSE"])
+def test_an_interrupted_command_is_waited_for(card):
+    machines.here.raises["wait"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_words(card, rounds(20_000))
+    with pytest.raises(CardError, match=r"must be reset: its last command has not ended$"):
+        run_words(card, [HALT])
+    assert not machines.here.boards[0].read(machines.CTRL) & 4      # it is still at work
+    card.reset()
+    assert machines.here.boards[0].read(machines.CTRL) & 4
+    assert run_words(card, [HALT]).error == 0
+
+
+def test_memory_is_put_right_when_a_question_ends_late(card):
+    run_words(card, [HALT])
+    kept = card.read(0, 4096)
+    machines.here.raises["wait"] = RuntimeError("interrupted system call")
+    with pytest.raises(CardError, match="must be one that XRT can wait for: interrupted system "):
+        card.identity()
+    card.reset()
+    assert card.read(0, 4096) == kept
+    assert card.identity().contract == contract.DIGEST
+
+
+def test_memory_that_a_command_may_still_write_to_is_not_given_away(card, monkeypatch):
+    monkeypatch.setattr(xrt_card, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(xrt_card, "_left", [])
+    board = machines.here.boards[0]
+    with pytest.raises(CardTimeout):
+        run_words(card, ENDLESS, 0.1)
+    card.close()
+    assert all(board.buffers[bank] for bank in range(4))
+    xrt_card._left.clear()
+    assert not any(board.buffers.values())
+
+
+@pytest.mark.parametrize(("call", "sentence"), [
+    ("run", f"a run of the kernel on {BOARD} must be one that XRT can prepare: no more of them"),
+    ("set_arg", f"a run of the kernel on {BOARD} must be one that XRT can prepare: no more of "
+                "them"),
+    ("start", "the kernel could not be started: no more of them"),
+    ("wait", f"the kernel's run on {BOARD} must be one that XRT can wait for: no more of them"),
+    ("read", f"channel 0 of board {BOARD} could not be read from: no more of them"),
+])
+def test_calls_that_fail(card, call, sentence):
+    run_words(card, [HALT])
+    machines.here.raises[call] = RuntimeError("no more of\nthem")
+    with pytest.raises(CardError) as caught:
+        card.run(programs.RECORD * BEAT, 60)
+    assert " ".join(str(caught.value).split()) == sentence
+    card.reset()
+    assert run_words(card, [HALT]).error == 0
+
+
+@pytest.mark.parametrize("state", ["ERROR", "ABORT", "NORESPONSE", "TIMEOUT"])
 def test_a_run_that_xrt_gives_up(card, state):
     machines.here.outcome = state
     with pytest.raises(CardError) as caught:

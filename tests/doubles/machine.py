@@ -71,8 +71,15 @@ class Machine:
                        for k in range(boards)]
         #: What a test wants every run to end with, instead of what it does.
         self.outcome: str | None = None
+        #: What a call raises the next time, by its name.
+        self.raises: dict[str, BaseException] = {}
         #: Accesses and events, as the driver makes them.
         self.log: list[tuple] = []
+
+    def called(self, name: str) -> None:
+        """Raise what a test wants this call to raise, once."""
+        if error := self.raises.pop(name, None):
+            raise error
 
     def find(self, which: int | str) -> Board:
         if isinstance(which, int):

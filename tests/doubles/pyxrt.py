@@ -151,6 +151,7 @@ class bo:
         self._host[seek:seek + len(data)] = data
 
     def read(self, size, skip):
+        machine.here.called("read")
         self._inside(skip, size)
         return self._host[skip:skip + size].astype(np.int8)
 
@@ -169,6 +170,7 @@ class run:
     """A run of a kernel."""
 
     def __init__(self, krnl):
+        machine.here.called("run")
         self._board, self._package = krnl._board, krnl._package
         self._kernel = krnl
         last = max(argument.offset + argument.size for argument in self._package.arguments)
@@ -176,6 +178,7 @@ class run:
         self._state = ert_cmd_state.ERT_CMD_STATE_NEW
 
     def set_arg(self, number, value):
+        machine.here.called("set_arg")
         argument = self._package.arguments[number]
         at = (argument.offset - FIRST) // 4
         if isinstance(value, bo):
@@ -194,6 +197,7 @@ class run:
         self._words[at] = value & 0xFFFFFFFF
 
     def start(self):
+        machine.here.called("start")
         board = self._board
         assert board.read(CTRL) & 4, "the double takes no run while the kernel is at work"
         for number, word in enumerate(self._words):
@@ -205,6 +209,7 @@ class run:
 
     def wait(self, milliseconds):
         assert type(milliseconds) is int
+        machine.here.called("wait")
         if self._state == ert_cmd_state.ERT_CMD_STATE_SUBMITTED:
             board, end = self._board, time.monotonic() + milliseconds / 1000
             while not board.simulation.clock(board.place, SLICE):
@@ -217,4 +222,7 @@ class run:
             machine.here.log.append(("done", board.place, board.simulation.cycles))
             outcome = machine.here.outcome or "COMPLETED"
             self._state = ert_cmd_state[f"ERT_CMD_STATE_{outcome}"]
+        return self._state
+
+    def state(self):
         return self._state

@@ -234,6 +234,19 @@ def test_without_xrt(monkeypatch):
     assert attempt(boards(), "pyxrt") == (State.MISSING, "pyxrt cannot be imported")
 
 
+def test_with_the_pyxrt_of_another_python(monkeypatch, tmp_path):
+    if importlib.util.find_spec("pyxrt"):
+        pytest.skip("pyxrt is installed")
+    monkeypatch.setenv("XILINX_XRT", str(tmp_path))
+    file = tmp_path / "python" / "pyxrt.cpython-36m-x86_64-linux-gnu.so"
+    file.parent.mkdir()
+    file.touch()
+    state, detail = attempt(boards(), "pyxrt")
+    assert state == State.MISSING
+    assert detail.startswith("pyxrt must be compiled for this Python (.cpython-3")
+    assert f"not for another ({file})" in detail
+
+
 def test_cards_on_boards_are_asked_who_they_are(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyxrt", None)
     monkeypatch.delenv("HEDDLE_PORT", raising=False)

@@ -59,7 +59,7 @@ def _pyxrt() -> str:
         lines = output([sys.executable, "-P", "-c", PYXRT]).splitlines()
     except RuntimeError as error:
         if "No module named 'pyxrt'" in str(error):
-            raise Missing("pyxrt cannot be imported") from None
+            raise Missing(xrt.of_another_python() or "pyxrt cannot be imported") from None
         raise
     boards = lines[1:]
     if not boards:

@@ -6,6 +6,6 @@ bank of each channel, and runs of the kernel; status, identity and counters are 
 """
 
 from .card import XrtCard
-from .opening import configuration, named, open_cards
+from .opening import configuration, named, of_another_python, open_cards
 
-__all__ = ["XrtCard", "configuration", "named", "open_cards"]
+__all__ = ["XrtCard", "configuration", "named", "of_another_python", "open_cards"]

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real card behind the protocol that all cards have."""
 
+import functools
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from rtl_gen.spec.config import CardConfig
 from rtl_gen.spec.registers import COMMAND, COMMAND_MAGIC, NO_STOP, RING, STATUS, STATUS_MAGIC
 
 from ..card import CardError, CardStopped, CardTimeout, Identity, Status
-from .device import Device
+from .device import Device, tool
 from .memory import PAGE, Memory
-from .start import Start, wait
+from .start import RunFailed, Start, state_name, wait
 
-#: Seconds for a command that does nothing, and for a card that is reset.
-PROBE_SECONDS, RESET_SECONDS = 10.0, 10.0
+#: Seconds for a command that does nothing, for a card that is reset, and for one that is closed.
+PROBE_SECONDS, RESET_SECONDS, CLOSE_SECONDS = 10.0, 10.0, 2.0
+#: What kernels that nobody could wait for may still write to: kept as long as the process lives.
+_left: list[tuple[Any, list[Any]]] = []
 #: Entry of a command that does nothing: beyond the end of any program.
 NOWHERE = 0xFFFFFFFF
 _STATUS_BYTES = 4 * len(STATUS)
@@ -35,7 +39,9 @@ class XrtCard:
     def __init__(self, config: CardConfig, device: Device, *, start: Start, place: int = 0) -> None:
         self.config, self._device, self._start, self._place = config, device, start, place
         self._memory: Memory | None = Memory(device, config)
-        self._late: Any = None      # a run that did not end in its time
+        #: A run that is not known to have ended, and what is to be put right when it has.
+        self._late: Any = None
+        self._undo: Callable[[], None] | None = None
         self._session = 0           # of the last command, in a ring
 
     @property
@@ -65,17 +71,19 @@ class XrtCard:
                   # Not the number of any neighbour's session, nor of the next.
                   "ring": self._place << RING["card"] | (self._session ^ 0x80) << RING["session"]}
         words = struct.pack(f"<{len(COMMAND)}I", *(record.get(name, 0) for name in COMMAND))
-        used = bool(memory.buffers)
-        if not used:
+        undo: Callable[[], None] = memory.release
+        if memory.buffers:
+            undo = functools.partial(memory.write, 0, memory.read(0, place * beat + _STATUS_BYTES))
+        else:
             memory.take(PAGE)
         try:
-            kept = memory.read(0, place * beat + _STATUS_BYTES)
             memory.write(0, words)
             status = self._command(0, place * beat, PROBE_SECONDS, together=False)
-            memory.write(0, kept)
         finally:
-            if not used:
-                memory.release()
+            if self._late is None:
+                undo()
+            else:
+                self._undo = undo
         return Identity(contract=status["contract"], configuration=status["configuration"],
                         commit=status["commit"], board=self._device.name)
 
@@ -101,12 +109,14 @@ class XrtCard:
         memory.write(place, bytes(4))
         run = self._device.run(memory.address(address), memory.buffers)
         start = self._start if together else Start(1)
-        start.begin(self._place if together else 0, run)
+        self._late = run        # also for whoever interrupts this
         try:
+            start.begin(self._place if together else 0, run)
             wait(run, timeout, start.slice_ms, who=str(self._device))
-        except CardTimeout:
-            self._late = run
+        except RunFailed:
+            self._late = None
             raise
+        self._late = None
         status = Status.from_bytes(memory.read(place, _STATUS_BYTES))
         if status["magic"] != STATUS_MAGIC:
             raise CardError(f"the card on {self._device} must write a status record that begins "
@@ -115,30 +125,45 @@ class XrtCard:
         return status
 
     def reset(self) -> None:
-        """Wait for a command that did not end in its time: a card clears up after every error by
-        itself, and pyxrt has no other way in.
+        """Wait for a command that did not end in its time, or that nobody waited for: a card clears
+        up after every error by itself, and pyxrt has no other way in.
 
         Raises
         ------
         CardError
             It still has not ended; only XRT's own tool helps then.
         """
-        if self._late is None:
-            return
         try:
-            wait(self._late, RESET_SECONDS, self._start.slice_ms, who=str(self._device))
+            self._end(RESET_SECONDS)
         except CardTimeout:
             raise CardError(
                 f"the card on {self._device} must end its command before it can be reset, and has "
-                f"not: close it and run `xrt-smi reset --device {self._device.address}`") from None
-        except CardError:
+                f"not: close it and run `{tool()} reset --device {self._device.address}`") from None
+
+    def _end(self, seconds: float) -> None:
+        """Wait until nothing runs, and put memory right."""
+        if self._late is None:
+            return
+        try:
+            if state_name(self._late.state()) != "NEW":     # else it was never started
+                wait(self._late, seconds, self._start.slice_ms, who=str(self._device))
+        except RunFailed:
             pass        # ended, if not well
         self._late = None
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
 
     def close(self) -> None:
+        """Give the board back.  Memory that a command may still write to stays taken until the
+        process ends."""
         if self._memory is not None:
+            try:
+                self._end(CLOSE_SECONDS)
+            except CardError:
+                _left.append((self._late, list(self._memory.buffers)))
             self._memory.release()
             self._memory = None
-            self._late = None
+            self._late = self._undo = None
             self._device.close()
             self._start.leave(self._place)

@@ -2,6 +2,7 @@
 """One board: bitstream and kernel, as XRT opens them, with errors that name both sides."""
 
 import pathlib
+import shutil
 from typing import Any
 
 from rtl_gen.spec import registers
@@ -24,7 +25,7 @@ def read(pyxrt: Any, path: pathlib.Path) -> tuple[Any, list[str]]:
         return xclbin, [kernel.get_name() for kernel in xclbin.get_kernels()]
     except XRT_ERRORS as error:
         raise CardError(f"the bitstream {path} must be an xclbin that XRT can read: "
-                        f"{_said(error)}") from None
+                        f"{said(error)}") from None
 
 
 class Device:
@@ -57,14 +58,14 @@ class Device:
             self.address = str(self._device.get_info(pyxrt.xrt_info_device.bdf))
         except XRT_ERRORS as error:
             raise CardError(f"device {board} must be a board that XRT can open, as listed by "
-                            f"`xrt-smi examine`: {_said(error)}") from None
+                            f"`{tool()} examine`: {said(error)}") from None
         self._kernel = self._load(path, f"{PREFIX}{config.name}")
         first = registers.FIRST_BUFFER
         try:
             self._groups = [self._kernel.group_id(first + c) for c in range(config.channels)]
         except XRT_ERRORS as error:
             raise CardError(f"the kernel in {path} must have a buffer for each of "
-                            f"{config.channels} channels: {_said(error)}") from None
+                            f"{config.channels} channels: {said(error)}") from None
 
     def __str__(self) -> str:
         return f"{self.address} ({self.name})"
@@ -80,12 +81,12 @@ class Device:
             uuid = self._device.load_xclbin(xclbin)
         except XRT_ERRORS as error:
             raise CardError(f"board {self} must have the shell that {path} was linked for, "
-                            f"{xclbin.get_xsa_name()}, and be free: {_said(error)}") from None
+                            f"{xclbin.get_xsa_name()}, and be free: {said(error)}") from None
         try:
             return self.pyxrt.kernel(self._device, uuid, name, self.pyxrt.kernel.exclusive)
         except XRT_ERRORS as error:
             raise CardError(f"the kernel {name} on board {self} must be free for this process: "
-                            f"{_said(error)}") from None
+                            f"{said(error)}") from None
 
     def close(self) -> None:
         """Let other processes have the kernel."""
@@ -97,18 +98,27 @@ class Device:
             return self.pyxrt.bo(self._device, size, self.pyxrt.bo.normal, self._groups[channel])
         except (*XRT_ERRORS, MemoryError) as error:
             raise CardError(f"channel {channel} must find {size} bytes free in its bank of board "
-                            f"{self} and on the host: {_said(error)}") from None
+                            f"{self} and on the host: {said(error)}") from None
 
     def run(self, command: int, buffers: list[Any]) -> Any:
         """A run of the kernel that has not been started.
 
         ``command`` is the record's address as the port of channel 0 sees it.
         """
-        made = self.pyxrt.run(self._kernel)
         values = [_signed(command & 0xFFFFFFFF), _signed(command >> 32), *buffers]
-        for number, value in enumerate(values):
-            made.set_arg(number, value)
+        try:
+            made = self.pyxrt.run(self._kernel)
+            for number, value in enumerate(values):
+                made.set_arg(number, value)
+        except XRT_ERRORS as error:
+            raise CardError(f"a run of the kernel on {self} must be one that XRT can prepare: "
+                            f"{said(error)}") from None
         return made
+
+
+def tool() -> str:
+    """XRT's command for boards: `xbutil` has been renamed."""
+    return "xbutil" if shutil.which("xbutil") and not shutil.which("xrt-smi") else "xrt-smi"
 
 
 def _signed(word: int) -> int:
@@ -116,6 +126,6 @@ def _signed(word: int) -> int:
     return word - (1 << 32) if word >> 31 else word
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What XRT says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any
 from rtl_gen.spec.config import CardConfig
 
 from ..card import CardError
-from .device import XRT_ERRORS, Device
+from .device import XRT_ERRORS, Device, said
 
 #: Buffers are of whole pages.
 PAGE = 4096
@@ -77,7 +77,10 @@ class Memory:
         """What the host wrote last, or read last, at a place of channel 0; the board is not asked.
         """
         self._check(offset, size)
-        return bytes(self.buffers[0].read(size, offset).tobytes())
+        try:
+            return bytes(self.buffers[0].read(size, offset).tobytes())
+        except XRT_ERRORS as error:
+            raise self._failed("read from", 0, error) from None
 
     def _store(self, channel: int, offset: int, data: bytes | memoryview) -> None:
         self._check(offset, len(data))
@@ -107,7 +110,7 @@ class Memory:
 
     def _failed(self, what: str, channel: int, error: Exception) -> CardError:
         return CardError(f"channel {channel} of board {self._device} could not be {what}: "
-                         f"{' '.join(str(error).split())}")
+                         f"{said(error)}")
 
     def _pieces(self, address: int, size: int) -> Iterator[tuple[int, int, int, int]]:
         """(channel, offset in it, offset in the data, bytes) of a range."""

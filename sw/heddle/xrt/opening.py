@@ -4,6 +4,8 @@
 import importlib
 import os
 import pathlib
+import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,8 +87,23 @@ def _pyxrt() -> Any:
     try:
         return importlib.import_module("pyxrt")
     except ImportError as error:
+        if (other := of_another_python()) is not None:
+            raise CardMissing(other) from None
         raise CardMissing("pyxrt must be importable for cards of the kind xrt: install XRT and run "
                           f"`source /opt/xilinx/xrt/setup.sh` in this shell ({error})") from None
+
+
+def of_another_python() -> str | None:
+    """What is wrong with a pyxrt that is there and was compiled for another Python, if one is."""
+    places = [pathlib.Path(os.environ.get("XILINX_XRT", "/opt/xilinx/xrt"), "python"),
+              *map(pathlib.Path, sys.path)]
+    mine = sysconfig.get_config_var("EXT_SUFFIX")
+    for found in (file for place in places for file in sorted(place.glob("pyxrt.cpython-*.so"))):
+        if found.name != f"pyxrt{mine}":
+            return (f"pyxrt must be compiled for this Python ({mine}), not for another "
+                    f"({found}): use that Python, or compile pyxrt again as Heddle's page on "
+                    "boards says")
+    return None
 
 
 def _bitstream(given: str | os.PathLike[str] | None) -> pathlib.Path:

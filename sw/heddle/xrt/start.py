@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..card import CardError, CardTimeout
+from .device import XRT_ERRORS, said, tool
 
 #: Seconds for which a card waits until all of its ring are to be started.
 PATIENCE = 2.0
@@ -14,6 +15,15 @@ PATIENCE = 2.0
 ALONE_MS, RING_MS = 100, 1
 #: States of a run that has failed; all others but COMPLETED are those of one that goes on.
 FAILED = ("ERROR", "ABORT", "NORESPONSE", "SKERROR", "SKCRASHED")
+
+
+class RunFailed(CardError):
+    """A run has ended, and not well."""
+
+
+def state_name(state: Any) -> str:
+    """A state of XRT's without what all their names begin with."""
+    return str(getattr(state, "name", state)).removeprefix("ERT_CMD_STATE_")
 
 
 class Start:
@@ -40,7 +50,11 @@ class Start:
             self._errors.pop(card, None)
             self._waiting[card] = run
             if not self._waiting.keys() >= self._open:
-                self._changed.wait_for(lambda: card not in self._waiting, PATIENCE)
+                try:
+                    self._changed.wait_for(lambda: card not in self._waiting, PATIENCE)
+                except BaseException:
+                    self._waiting.pop(card, None)       # nobody is to start it any more
+                    raise
             if card in self._waiting:
                 for number, waiting in self._waiting.items():
                     try:
@@ -50,7 +64,7 @@ class Start:
                 self._waiting.clear()
                 self._changed.notify_all()
             if failure := self._errors.pop(card, None):
-                raise CardError(f"the kernel could not be started: {failure}") from None
+                raise RunFailed(f"the kernel could not be started: {failure}") from None
 
     def leave(self, card: int) -> None:
         """The card is closed; nobody waits for it."""
@@ -71,19 +85,26 @@ def wait(run: Any, seconds: float, slice_ms: int, *, who: str) -> None:
     ------
     CardTimeout
         It has not in that time.
-    CardError
+    RunFailed
         XRT says that it failed.
+    CardError
+        XRT cannot say how it is.
     """
     end = time.monotonic() + seconds
     while True:
         left = end - time.monotonic()
-        state = run.wait(max(1, min(slice_ms, int(1000 * left))))
-        name = str(getattr(state, "name", state)).removeprefix("ERT_CMD_STATE_")
+        try:
+            name = state_name(run.wait(max(1, min(slice_ms, int(1000 * left)))))
+            # The wait's own end, or a command that XRT itself has given up?
+            given_up = name == "TIMEOUT" and state_name(run.state()) == name
+        except XRT_ERRORS as error:
+            raise CardError(f"the kernel's run on {who} must be one that XRT can wait for: "
+                            f"{said(error)}") from None
         if name == "COMPLETED":
             return
-        if name in FAILED:
-            raise CardError(f"the kernel's run on {who} must end as COMPLETED, not as {name}: "
-                            f"look for errors with `xrt-smi examine` and `dmesg`")
+        if given_up or name in FAILED:
+            raise RunFailed(f"the kernel's run on {who} must end as COMPLETED, not as {name}: "
+                            f"look for errors with `{tool()} examine` and `dmesg`")
         if time.monotonic() >= end:
             raise CardTimeout(f"the command on {who} must end within {seconds:g} s, and has not")
         time.sleep(0)       # lets other threads in
