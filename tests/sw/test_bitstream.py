@@ -62,6 +62,42 @@ def test_bits_manifest_and_report(built):
     assert all(f"| {step} |" in page for step in STEPS)
 
 
+def test_a_manifest_that_is_not_right_replaces_nothing(built, tmp_path):
+    manifest, page = tool.describe(built[0], built[1], built[2], 3, COMMIT)
+    tool.record(tmp_path / "new", manifest, page)
+    kept = (tmp_path / "new" / "manifest.json").read_text()
+    assert kept == json.dumps(manifest, indent=1) + "\n"
+    for wrong, sentence in (
+            ({"slack_ns": -1.5}, "the bitstream must be 1.5 ns faster to meet 25 MHz: try "
+                                 "another --seed"),
+            ({"bytes": "many"}, "the manifest must obey its schema: ")):
+        with pytest.raises(SystemExit, match=re.escape(sentence)):
+            tool.record(tmp_path / "new", manifest | wrong, "another page")
+        assert (tmp_path / "new" / "manifest.json").read_text() == kept
+        assert (tmp_path / "new" / "report.md").read_text() == page
+
+
+def test_sources_are_those_that_the_verilog_comes_from(tmp_path):
+    def git(*words):
+        return subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words],
+                              cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    def commit(name):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        git("add", name)
+        git("commit", "-m", name)
+        return git("rev-parse", "HEAD").strip()
+
+    git("init")
+    wanted = commit("hw/rtl_gen/card/top.py")
+    for other in ("hw/rtl_gen/vitis/folder.py", "hw/boards/u280/board.json", "sw/x.py"):
+        commit(other)
+    assert tool.sources(tmp_path) == (wanted, "")
+    (tmp_path / "hw/rtl_gen/new.py").touch()
+    assert tool.sources(tmp_path) == (wanted, "?? hw/rtl_gen/new.py")
+
+
 def test_the_floorplan_is_kept(built):
     """The second placement leaves multiplier and memory where the floorplan has them, and the
     router finds its charges in it."""
