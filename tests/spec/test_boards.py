@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from rtl_gen import pins
+from rtl_gen import emit, pins
 from rtl_gen.card import Card
 from rtl_gen.cli import parse_commit
 from rtl_gen.spec import contract, registers
@@ -221,15 +221,20 @@ def test_constraints_name_cells_that_there_are(tmp_path, name):
     config, board = U280, boards.find(name)
     text = written(name, config)[board.constraints_name]
     tcl = tkinter.Tcl()
-    tcl.eval("set log {}; proc get_cells args { return [lindex $args end] }; "
-             "proc set_property args { lappend ::log $args }")
+    tcl.eval("set log {}; proc get_cells args { return [file tail [lindex $args end]] }; "
+             "proc set_property args { lappend ::log [join $args |] }")
     tcl.eval(text)
-    placed = words(tcl)
-    assert placed
-    for call in placed:
-        assert call[:2] == ("USER_SLR_ASSIGNMENT", "SLR0")
-        modules = set(re.findall(r"REF_NAME =~ (heddle_\w+)\*", call[2]))
-        assert modules == {"heddle_channel"}    # which the emitted card has: see test_generated.py
+    # Those that the card has: see test_cells_that_constraints_name.
+    assert list(tcl.splitlist(tcl.getvar("log"))) == [
+        f"USER_SLR_ASSIGNMENT|SLR{channel // 16}|channel_{channel}" for channel in range(32)]
+    tcl.eval("proc get_cells args {}; proc set_property args { error none }")
+    tcl.eval(text)      # none found
+
+
+def test_cells_that_constraints_name():
+    verilog = emit.card(TINY)[f"heddle_{TINY.name}"]
+    for channel in range(TINY.channels):
+        assert re.search(rf"^  \S*channel_{channel} +channel_{channel} \($", verilog, re.MULTILINE)
 
 
 # ---- Makefile, README, identity. ----
@@ -270,11 +275,30 @@ def test_make_of_a_ring_wants_the_link_kernels(tmp_path):
     clone.mkdir()
     (clone / "aurora_flow.mk").write_text(
         "AURORA_FLOW_XOS_HW := a.xo b.xo\n$(AURORA_FLOW_XOS_HW):\n"
-        "\tmake links USE_FRAMING=$(USE_FRAMING) FIFO_WIDTH=$(FIFO_WIDTH) PART=$(PART)\n")
+        "\tmake links USE_FRAMING=$(USE_FRAMING) FIFO_WIDTH=$(FIFO_WIDTH) PART=$(PART)\n"
+        "\techo from $(AURORA_FLOW_DIR) in $(AURORA_FLOW_BUILD_DIR): $(MAKEOVERRIDES)\n")
+    status, found = steps(tmp_path, "u280", RING, "TARGET=hw_emu")
+    assert status == 2
+    assert "a ring must be linked for hardware, not for hw_emu" in "\n".join(found)
     status, found = steps(tmp_path, "u280", RING)
     assert status == 0, found
     assert "make links USE_FRAMING=1 FIFO_WIDTH=64 PART=xcu280-fsvh2892-2L-e" in found
     assert any(line.endswith("heddle_u280.xo a.xo b.xo") for line in found)
+    said = [line for line in found if line.startswith("echo")]
+    assert all(line.startswith(f"echo from {clone} in {tmp_path}/links: ") for line in said)
+    assert said
+    assert "AURORA_FLOW_DIR" not in said[0]
+    # The links' own make gets no path that is right here only.
+    assert steps(tmp_path, "u280", RING, "AURORA_FLOW_DIR=AuroraFlow") == (status, found)
+
+
+def test_make_for_emulation_has_files_of_its_own(tmp_path):
+    status, found = steps(tmp_path, "u280", U280, "TARGET=hw_emu")
+    assert status == 0, found
+    assert found[-1].endswith(
+        "--save-temps --package --temp_dir _x.package.hw_emu --package.out_dir package.hw_emu "
+        "--output heddle_u280.hw_emu.xclbin heddle_u280.hw_emu.link.xclbin")
+    assert "--temp_dir _x.link.hw_emu " in found[-2]
 
 
 @cases

@@ -13,6 +13,9 @@ from .board import SHARED, Board
 #: Control registers of a Vitis kernel, which are no arguments: name and byte offset.
 _CONTROL = (("CTRL", 0x0), ("GIER", 0x4), ("IP_IER", 0x8), ("IP_ISR", 0xC))
 
+#: Of AuroraFlow: the version whose ports and variables these files are for.
+LINKS_COMMIT = "261c22cce2a260d0eb965def8b90ffdd77d669af"
+
 
 def texts(config: CardConfig, board: Board, modules: list[str], *, commit: int
           ) -> dict[str, str]:
@@ -65,6 +68,7 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
         "kernel": kernel.name(config), "title": board.title, "part": board.part,
         "platform": board.platform, **board.tools, "clock_mhz": str(config.clock_mhz),
         "clock_hz": str(config.clock_mhz * 1_000_000), "constraints": board.constraints_name,
+        "channels": str(config.channels),
         "what": f"a card of `{config.name}`" + (
             f" in a ring of {config.cards}" if ring else ""),
         "masters": " ".join(kernel.masters(config)), "streams": " ".join(kernel.streams(config)),
@@ -76,7 +80,8 @@ def _values(config: CardConfig, board: Board, modules: list[str]) -> dict[str, s
         "links_build": _shared("links.md", {
             f"{side}_lanes": links[side]["lanes"] for side in ("previous", "next")})
         if ring else "",
-        "make": "git clone https://github.com/pc2/AuroraFlow\nmake" if ring else "make",
+        "make": f"git clone https://github.com/pc2/AuroraFlow\n"
+                f"git -C AuroraFlow checkout {LINKS_COMMIT}\nmake" if ring else "make",
         "cards": f"xrt:{config.name if known(config) else 'CONFIGURATION'}"
                  + (f"*{config.cards}" if ring else ""),
         "unknown": "" if known(config) else
