@@ -95,6 +95,8 @@ class Sequence:
         self.error: Exception | None = None
         self.slot: int | None = None
         self.position = 0
+        #: Commands of one token each, after one of several that failed.
+        self.singly = False
         #: Prompt and new tokens.
         self.tokens = list(request.prompt)
         self.rng = np.random.default_rng(request.sampling.seed)

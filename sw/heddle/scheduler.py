@@ -74,6 +74,11 @@ class Scheduler:
             if sequence.finish is None:
                 self._end(sequence, finish)
 
+    def state(self, sequence: Sequence) -> tuple[list[Token], Finish | None]:
+        """New tokens so far, and whether and how it has ended, of one moment between steps."""
+        with self._lock:
+            return list(sequence.new), sequence.finish
+
     def step(self) -> list[Sequence]:
         """Let every sequence go on by a token or a piece of its prompt.
 
@@ -160,7 +165,7 @@ class Scheduler:
         runtime, request, slot = self.runtime, sequence.request, sequence.slot or 0
         candidates, rows = self._kind([sequence])
         tokens, position = sequence.tokens, sequence.position
-        passes = LONG * runtime.layout.tokens
+        passes, steps = LONG * runtime.layout.tokens, 1
         try:
             if request.scored and sequence.pending > 1:
                 self._score(sequence, LONG)
@@ -173,7 +178,8 @@ class Scheduler:
                 self._made(sequence, sequence.pending)
                 self._choose(sequence, result, 0)
             else:
-                steps = min(sequence.left, CHUNK) if request.sampling.greedy and not rows else 1
+                if request.sampling.greedy and not rows and not sequence.singly:
+                    steps = min(sequence.left, CHUNK)
                 for result in runtime.run(
                         tokens[position:], position, steps, stops=request.stop_tokens, slot=slot,
                         candidates=candidates, store_logits=rows):
@@ -181,7 +187,12 @@ class Scheduler:
                         self._made(sequence, 1)
                         self._choose(sequence, result, 0)
         except RunError as error:
-            self._end(sequence, Finish.ERROR, error)
+            if steps == 1:
+                self._end(sequence, Finish.ERROR, error)
+            else:
+                # It gets the tokens before the one that failed, as it would beside others; and may
+                # end with one of them.
+                sequence.singly = True
 
     def _together(self, running: list[Sequence]) -> None:
         """A piece of one prompt, and a decode step."""

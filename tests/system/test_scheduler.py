@@ -151,6 +151,33 @@ def test_a_failed_sequence_does_not_end_its_neighbours(tmp_path):
             assert outcome(first) == outcome(second) == want
 
 
+def test_tokens_before_a_failure_are_the_same_alone_and_beside_others(tmp_path):
+    """Alone, a command makes several tokens; it fails as a whole."""
+    tensors = models.tensors(layers=1, width=128, vocabulary=300, context=60, head=True)
+    folder = models.write(tmp_path / "good", tensors)
+    with heddle.load(folder, activation="a8") as model:
+        made = next(made for made in (
+            alone(model.scheduler, model.request([first, 4], max_new_tokens=8))[1]
+            for first in range(3, 200)) if len({token.id for token in made[:4]}) == 4)
+    tensors["wte.weight"][made[3].id] *= 1e9        # fails when it is read
+    with heddle.load(models.write(tmp_path / "bad", tensors), activation="a8") as model:
+        scheduler = model.scheduler
+        for first in range(3, 200):
+            request = model.request([first, 4], max_new_tokens=8)
+            lone = scheduler.submit(request)
+            run(scheduler, lone)
+            if lone.error is not None and len(lone.new) > 1:
+                break
+        other = scheduler.submit(model.request([5] * 20, max_new_tokens=30))
+        beside = scheduler.submit(request)
+        run(scheduler, beside)
+        scheduler.cancel(other)
+        assert isinstance(lone.error, heddle.RunError)
+        assert outcome(beside) == outcome(lone)
+        assert lone.new == made[:len(lone.new)]
+        assert 1 < len(lone.new) < 8
+
+
 def test_a_failed_card_ends_what_runs_and_not_what_waits(model, scheduler, monkeypatch):
     requests = [model.request([5 + k, 6], max_new_tokens=9) for k in range(6)]
     want = [alone(scheduler, request) for request in requests]
