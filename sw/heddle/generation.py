@@ -60,22 +60,23 @@ class Output:
 
     def update(self) -> Iterator[tuple[Token, str]]:
         """New tokens since the last call, each with the text that became certain with it."""
-        while self.finish is None and len(self.tokens) < len(self.sequence.new):
-            token = self.sequence.new[len(self.tokens)]
+        new, finish = self._scheduler.state(self.sequence)
+        while self.finish is None and len(self.tokens) < len(new):
+            token = new[len(self.tokens)]
             self.tokens.append(token)
             piece = self._text.add(token.id)
             if self._text.stopped:
                 self.finish = Finish.STOP
                 self._scheduler.cancel(self.sequence, Finish.STOP)
-            elif len(self.tokens) == len(self.sequence.new) and self.sequence.finish:
-                self.finish = self.sequence.finish
+            elif len(self.tokens) == len(new) and finish is not None:
+                self.finish = finish
                 piece += self._text.end()
                 if self._text.stopped:
                     self.finish = Finish.STOP
             self._pieces.append(piece)
             yield token, piece
-        if self.finish is None and self.sequence.finish is not None:
-            self.finish = self.sequence.finish      # without a new token
+        if self.finish is None and finish is not None:
+            self.finish = finish        # without a new token
 
     @property
     def text(self) -> str:

@@ -3,10 +3,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack, overload
+
+import numpy as np
 
 from .card import open_cards, parse_cards
 from .checkpoint import Checkpoint
@@ -19,7 +21,7 @@ from .options import Options
 from .prune import detect, pattern_of
 from .request import Request
 from .runtime import Runtime
-from .sampling import Sampling
+from .sampling import Sampling, whole
 from .scheduler import Scheduler
 from .text import stop_texts
 from .tokenizer import Tokenizer
@@ -131,12 +133,13 @@ class Model:
         heddle.card.CardError
             A card failed.
         """
-        if not isinstance(prompts, Iterable):
+        if not isinstance(prompts, Iterable) or isinstance(prompts, bytes | Mapping):
             raise UserError("prompts must be a text, or a list of texts or of lists of tokens, "
                             f"not {prompts!r}")
         alone = isinstance(prompts, str)
         given: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
-        stops, seed = stop_texts(how.get("stop")), how.get("seed")
+        stops = stop_texts(how.get("stop"))
+        seed = None if how.get("seed") is None else whole("seed", how["seed"])
         requests = []
         for number, prompt in enumerate(given):
             if seed is not None:
@@ -187,6 +190,9 @@ class Model:
         Score
             Log probabilities in nats, their sum and the perplexity.
         """
+        if self.context < 2:
+            raise UserError("the context must be at least 2 to score a text, not "
+                            f"{self.context}")
         before = self._encoded(given) if given else []
         tokens = [*before, *self._encoded(text)]
         first = max(len(before), 1)
@@ -223,9 +229,7 @@ class Model:
         """What :meth:`generate` asks the scheduler for; it checks all but ``stop``."""
         if do_sample is False and temperature:
             raise UserError(f"temperature must be left out without do_sample, not {temperature}")
-        if max_new_tokens != (whole := int(max_new_tokens)):
-            raise UserError(f"max_new_tokens must be a whole number, not {max_new_tokens}")
-        max_new_tokens = whole
+        max_new_tokens = whole("max_new_tokens", max_new_tokens)
         if do_sample and temperature == 0:
             raise UserError("temperature must be above 0 with do_sample, not 0")
         if temperature is None:
@@ -238,11 +242,11 @@ class Model:
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
             repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
             frequency_penalty=frequency_penalty)
-        if isinstance(prompt, int):
+        if not isinstance(prompt, Many | np.ndarray) or isinstance(prompt, bytes):
             raise UserError("a prompt must be a text or a list of tokens; several prompts are a "
                             f"list of these, not {prompt!r}")
         most = self.runtime.layout.config.top_k
-        if logprobs is not None and not 0 <= logprobs <= most:
+        if logprobs is not None and not 0 <= whole("logprobs", logprobs) <= most:
             raise UserError(f"logprobs must be in 0..{most}, not {logprobs}")
         tokens = self.encode(prompt) if isinstance(prompt, str) else self._given(list(prompt))
         least = 0 if echo and logprobs is not None else 1
@@ -275,9 +279,9 @@ class Model:
         if not tokens:
             raise UserError("a prompt must have at least one token")
         for token in tokens:
-            if not 0 <= token < size:
+            if not 0 <= whole("a token", token) < size:
                 raise UserError(f"a token must be in 0..{size - 1}, not {token}")
-        return tokens
+        return [int(token) for token in tokens]
 
     def tokens(self, prompt: Many[int], count: int, sampling: Sampling) -> Iterator[int]:
         """Up to ``count`` tokens that follow the tokens of ``prompt``; a stop token is the last."""

@@ -3,12 +3,27 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number, or :class:`UserError` that names it."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise UserError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """A number, or :class:`UserError` that names it."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise UserError(f"{name} must be a number, not {value!r}")
+    return float(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,18 +49,25 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty",
+                     "frequency_penalty"):
+            if getattr(self, name) is not None or name != "top_p":
+                number(name, getattr(self, name))
+        for name in ("top_k", "seed"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top_k must be at least 1, not {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UserError("repetition_penalty must be above 0, "
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise UserError("repetition_penalty must be in 0.01..100, "
                             f"not {self.repetition_penalty}")
         for name in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"{name} must be finite, not {getattr(self, name)}")
+            if not -100 <= getattr(self, name) <= 100:
+                raise UserError(f"{name} must be in -100..100, not {getattr(self, name)}")
         if self.seed is not None and self.seed < 0:
             raise UserError(f"seed must be 0 or more, not {self.seed}")
 

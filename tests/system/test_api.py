@@ -3,12 +3,15 @@
 
 import inspect
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import heddle
 from heddle.reference import log_probabilities
+from heddle.request import Sequence
 from tests.sw import models
 
 PROMPT = "the threads, and"
@@ -166,8 +169,15 @@ def test_a_long_text_is_scored_in_windows_that_leave_nothing_out(model, referenc
     ({"logprobs": 65}, "logprobs must be in 0..64, not 65"),
     ({"logprobs": -1}, "logprobs must be in 0..64, not -1"),
     ({"stop": ""}, "a stop text must have at least one character, not be ''"),
-    ({"repetition_penalty": 0}, "repetition_penalty must be above 0, not 0"),
-    ({"frequency_penalty": math.inf}, "frequency_penalty must be finite, not inf"),
+    ({"repetition_penalty": 1e-300}, "repetition_penalty must be in 0.01..100, not 1e-300"),
+    ({"repetition_penalty": None}, "repetition_penalty must be a number, not None"),
+    ({"frequency_penalty": math.inf}, "frequency_penalty must be in -100..100, not inf"),
+    ({"presence_penalty": -1e308}, "presence_penalty must be in -100..100, not -1e+308"),
+    ({"temperature": "a"}, "temperature must be a number, not 'a'"),
+    ({"temperature": 1.0, "top_k": 2.0}, "top_k must be a whole number, not 2.0"),
+    ({"logprobs": 1.5}, "logprobs must be a whole number, not 1.5"),
+    ({"seed": "a"}, "seed must be a whole number, not 'a'"),
+    ({"max_new_tokens": None}, "max_new_tokens must be a whole number, not None"),
     ({"top_k": 4}, "top_k must be left out where the best token is taken always, not 4: give a "
                    "temperature above 0 to draw tokens"),
     ({"top_p": 0.5, "do_sample": False}, "top_p must be left out where the best token is taken "
@@ -202,6 +212,11 @@ def test_prompts_that_are_none(model):
             (5, "prompts must be a text, or a list of texts or of lists of tokens, not 5"),
             ([[300]], "a token must be in 0..299, not 300"),
             ([[-1]], "a token must be in 0..299, not -1"),
+            (b"abc", "prompts must be a text, or a list of texts or of lists of tokens, not "
+                     "b'abc'"),
+            ([b"abc"], "a prompt must be a text or a list of tokens; several prompts are a list "
+                       "of these, not b'abc'"),
+            ([[5.5]], "a token must be a whole number, not 5.5"),
             ([5, 6], "a prompt must be a text or a list of tokens; several prompts are a list of "
                      "these, not 5")):
         with pytest.raises(heddle.UserError) as caught:
@@ -215,6 +230,39 @@ def test_prompts_that_are_none(model):
             model.score(text, given=given)
         assert str(caught.value).startswith(sentence)
     assert model.scheduler.idle
+
+
+def test_tokens_may_be_numpys(model):
+    want = model.generate([[5, 6]], max_new_tokens=3)
+    assert model.generate([np.array([5, 6])], max_new_tokens=3) == want
+    assert model.generate(np.array([[5, 6]]), max_new_tokens=3) == want
+
+
+def test_the_end_of_a_text_that_another_thread_made(model, monkeypatch):
+    """What has waited for the end is not lost when one thread sees what the other is doing."""
+    whole = model.generate(PROMPT, max_new_tokens=12)
+    held = whole[-1] + "no such text"       # its beginning is the end of the text
+    end = Sequence.end
+    monkeypatch.setattr(Sequence, "end", lambda *given: (time.sleep(0.02), end(*given)))
+    found = []
+
+    def one():
+        found.append(model.generate(PROMPT, max_new_tokens=12, stop=held))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [whole] * 4
+
+
+def test_a_context_that_nothing_can_be_scored_in(folder):
+    with heddle.load(folder, context=1) as model:
+        assert model.generate("a", max_new_tokens=1)
+        with pytest.raises(heddle.UserError, match=r"^the context must be at least 2 to score a "
+                                                   r"text, not 1$"):
+            model.score("a text")
 
 
 def test_an_error_of_one_prompt_gives_the_others_up(tmp_path):
