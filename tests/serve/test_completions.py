@@ -140,6 +140,16 @@ def test_log_probabilities_and_echo(client, alone):
                                      echo=True).choices[0].text.startswith(PROMPT)
 
 
+def test_offsets_are_places_in_the_text(client):
+    """Also behind characters of several tokens, whose parts have one place."""
+    prompt = "na\u00efve \u2603 threads"
+    found = client.completions.create(model="threads", prompt=prompt, max_tokens=0, temperature=0,
+                                      logprobs=1, echo=True).choices[0].logprobs
+    assert list(zip(found.tokens, found.text_offset, strict=True)) == [
+        ("na\ufffd", 0), ("\ufffd", 2), ("v", 3), ("e", 4), (" ", 5), ("\ufffd", 6),
+        ("\ufffd", 6), ("\ufffd", 6), (" th", 7), ("read", 10), ("s", 14)]
+
+
 def test_the_model_is_listed(client):
     assert [each.id for each in client.models.list()] == ["threads"]
     assert client.models.retrieve("threads").id == "threads"

@@ -2,10 +2,12 @@
 """What the server refuses, and that nothing is lost under load."""
 
 import asyncio
+import contextlib
 import gc
 import http.client
 import json
 import random
+import socket
 import threading
 import time
 
@@ -14,8 +16,11 @@ import openai
 import pytest
 import schemathesis
 
+from heddle.serve import run
 from tests.serve import server
 
+UNIONS = {"prompt": "prompt must be a text, a list of texts, a list of tokens or a list of such "
+                    "lists, none of them empty and at most 128 prompts"}
 GOOD = {"model": "threads", "prompt": "the threads", "max_tokens": 2, "temperature": 0}
 
 
@@ -106,11 +111,22 @@ def test_sentences(served):
             ({"best_of": 3}, "best_of must equal n (1), not 3"),
             ({"stream_options": {}}, "stream_options must be left out unless stream is true"),
             ({"prompt": [300]}, "a token must be in 0..299, not 300"),
+            ({"prompt": [-1]}, UNIONS["prompt"]), ({"prompt": [[]]}, UNIONS["prompt"]),
+            ({"stop": ""}, "stop must be a text of at least one character, or up to 4 of them"),
             ({"suffix": "a"}, "suffix is not supported: leave it out"),
             ({"logit_bias": {"5": 100}}, "logit_bias is not supported: leave it out"),
             ({"max_tokens": 0}, "max_tokens must be at least 1, not 0")):
         message = post(served[0], GOOD | more).json()["error"]["message"]
         assert message == sentence
+
+
+@pytest.mark.parametrize(("body", "sentence"), [
+    (b'{"model": ', "the body must be JSON: Expecting value"),
+    (b"\xff", "the body must be JSON in UTF-8"),
+    (b'{"seed": ' + b"9" * 5000 + b"}", "the body must be JSON in UTF-8")])
+def test_sentences_of_bodies(served, body, sentence):
+    error = post(served[0], body).json()["error"]
+    assert (error["message"], error["param"]) == (sentence, None)
 
 
 def test_fuzzed_requests_never_fail(served):
@@ -235,9 +251,88 @@ def test_more_than_the_queue_holds_is_refused(models_, monkeypatch):
         for thread in threads:
             thread.join()
         assert [each.status_code for each in answers] == [200] * 6
-        # More than could ever run are refused, too, and nothing of them stays.
-        assert post(address, GOOD | {"n": 7}).status_code == 429
+        # More than could ever run are another matter: to try again would not help.
+        answer = post(address, GOOD | {"n": 7})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == (
+            "prompts times n must be at most 6 on this server, not 7")
         assert app.state.engine.count == 0
+
+
+def connect(address):
+    return socket.create_connection(address.removeprefix("http://").split(":"), timeout=20)
+
+
+def answer_of(connection):
+    """Everything up to the end of an answer."""
+    got = b""
+    while b"}" not in got:
+        more = connection.recv(4096)
+        assert more, got
+        got += more
+    return got
+
+
+def test_connections_that_ask_for_nothing_are_closed(models_, monkeypatch):
+    monkeypatch.setattr(run, "HEAD_SECONDS", 0.5)
+    with server.serving(models_[0]) as (address, _):
+        for head in (b"", b"G", b"POST /v1/completions HTTP/1.1\r\nhost: a\r\n"):
+            with connect(address) as stranger:
+                stranger.sendall(head)
+                assert stranger.recv(100) == b""
+        with connect(address) as stranger:
+            stranger.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert b" 200 " in answer_of(stranger)
+            time.sleep(0.8)     # idle between requests: that has a limit of its own
+            stranger.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nG")
+            assert b" 200 " in answer_of(stranger)
+            assert stranger.recv(100) == b""
+        # What takes long to answer is no such connection.
+        assert post(address, GOOD | {"max_tokens": 80}).status_code == 200
+
+
+def test_more_connections_than_there_may_be(models_, monkeypatch):
+    monkeypatch.setattr(run, "MOST_CONNECTIONS", 5)
+    with server.serving(models_[0]) as (address, _), contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(connect(address)) for _ in range(5)]
+        assert httpx.get(f"{address}/healthz").status_code == 503
+        kept[0].close()
+        time.sleep(0.2)
+        assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("head", [
+    b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n",
+    b"POST /v1/models HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+    b"content-type: application/json\r\n\r\n5000000\r\n"])
+@pytest.mark.parametrize("key", [None, "open sesame"])
+def test_a_refused_body_is_not_taken(models_, head, key):
+    """Not even by a server that throws it away."""
+    with server.serving(models_[0], key=key) as (address, app), connect(address) as stranger:
+        stranger.sendall(head)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 28:
+                sent += stranger.send(bytes(1 << 16))
+        assert sent < 1 << 26
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        server.settled(app)
+
+
+def test_a_body_that_still_comes_when_the_server_ends(models_):
+    answers = []
+    with server.serving(models_[0]) as (address, _):
+        slow = connect(address)
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n"
+                     b"content-type: application/json\r\n\r\n{")
+        thread = threading.Thread(target=lambda: answers.append(answer_of(slow)))
+        thread.start()
+        time.sleep(0.2)
+    thread.join()
+    slow.close()
+    assert b" 503 " in answers[0]
+    assert b"the server is closing" in answers[0]
 
 
 def test_an_idle_connection_outlives_the_clients(models_):

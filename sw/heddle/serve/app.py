@@ -19,7 +19,7 @@ from . import errors
 from .completions import Texts, requests
 from .engine import Engine, Ticket
 from .errors import Refused, responses
-from .limits import Limits
+from .limits import Bodies, Limits
 from .metrics import Counted, Metrics
 from .schemas import Choice, Completion, CompletionRequest, Health, ModelCard, ModelList
 
@@ -73,9 +73,10 @@ def create(model: Model, *, name: str, limit: Limit | None = None, key: str | No
 
     app = FastAPI(title="Heddle", version=importlib.metadata.version("heddle-fpga"),
                   lifespan=lifespan, description="Text from language models on FPGA cards.")
-    app.state.engine, app.state.metrics = engine, metrics
+    app.state.engine, app.state.metrics, app.state.bodies = engine, metrics, Bodies()
     errors.install(app)
-    app.add_middleware(Limits, most=limit.body, key=key, seconds=limit.body_seconds)
+    app.add_middleware(Limits, most=limit.body, key=key, bodies=app.state.bodies,
+                       seconds=limit.body_seconds)
     app.add_middleware(Counted, metrics=metrics)    # outermost: it sees what the limits refuse
 
     def known(wanted: str) -> None:

@@ -10,6 +10,7 @@ from ..errors import RunError, UserError
 from ..model import Model
 from ..request import Finish, Request, Token
 from ..text import stop_texts
+from ..tokenizer import BROKEN
 from .engine import Busy, Closing, Engine, Event, Ticket
 from .errors import Refused
 from .schemas import MOST_NEW, Choice, Completion, CompletionRequest, Logprobs, Usage
@@ -76,11 +77,16 @@ class Texts:
         self._tickets: list[Ticket] = []
         self._new = [0] * len(wanted)
         self._offsets = [0] * len(wanted)
+        #: Tokens from the last place at which all characters were complete.
+        self._parts: list[list[int]] = [[] for _ in wanted]
         self._id, self._created, self._name = f"cmpl-{uuid.uuid4().hex}", int(time.time()), name
 
     def submit(self) -> None:
         """Hand the requests to the engine."""
         loop = asyncio.get_running_loop()
+        if len(self._wanted) > self._engine.most:
+            raise Refused(400, f"prompts times n must be at most {self._engine.most} on this "
+                          f"server, not {len(self._wanted)}", param="n")
 
         def post(event: Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
@@ -159,8 +165,13 @@ class Texts:
                 if value is not None:
                     best.setdefault(decode([other]), value)
             found.top_logprobs.append(best if token.logprob is not None else None)
-            found.text_offset.append(self._offsets[index])
-            self._offsets[index] += len(text)
+            # Parts of one character have its place.
+            begun = decode(self._parts[index]).rstrip(BROKEN)
+            found.text_offset.append(self._offsets[index] + len(begun))
+            self._parts[index].append(token.id)
+            if not (whole := decode(self._parts[index])).endswith(BROKEN):
+                self._offsets[index] += len(whole)
+                self._parts[index].clear()
         return found
 
 

@@ -2,6 +2,7 @@
 """Errors as answers."""
 
 import json
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,11 +11,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from .schemas import UNSUPPORTED, ErrorBody
+from .schemas import MOST_PROMPTS, UNSUPPORTED, ErrorBody
 
 #: Kinds of errors, by status.
 KINDS = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error",
          503: "server_error", **dict.fromkeys((400, 404, 405, 408, 413), "invalid_request_error")}
+
+#: Arguments that have several forms: the checker says what each of them is not.
+UNIONS = {"prompt": "a text, a list of texts, a list of tokens or a list of such lists, none of "
+                    f"them empty and at most {MOST_PROMPTS} prompts",
+          "stop": "a text of at least one character, or up to 4 of them"}
+#: What FastAPI says of a body that it cannot even read as text, or whose numbers are too long.
+_UNREADABLE = "There was an error parsing the body"
 
 
 class Refused(Exception):
@@ -73,8 +81,13 @@ def _place(found: dict[str, Any]) -> str:
 
 def _sentence(found: dict[str, Any], place: str) -> str:
     """What was wrong with a body, said plainly where the checker does not."""
-    if place.split(".")[0] in UNSUPPORTED:
-        return f"{place} is not supported: leave it out"
+    name = re.split(r"[.\[]", place)[0]
+    if name in UNSUPPORTED:
+        return f"{name} is not supported: leave it out"
+    if found["type"] == "json_invalid":
+        return f"the body must be JSON: {found['ctx']['error']}"
+    if name in UNIONS:
+        return f"{name} must be {UNIONS[name]}"
     if not place and found["type"] == "model_attributes_type":
         return "the body must be a JSON object, sent with Content-Type: application/json"
     return f"{place or 'the body'}: {found['msg']}"
@@ -90,7 +103,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = _place(first)
+        place = "" if first["type"] == "json_invalid" else _place(first)
         return Refused(400, _sentence(first, place), param=place or None).response()
 
     @app.exception_handler(ClientDisconnect)
@@ -101,6 +114,7 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         # Unknown paths and methods; a body that is no JSON at all.
         status = error.status_code if error.status_code in KINDS else 400
-        answer = Refused(status, f"{request.method} {request.url.path}: {error.detail}").response()
+        answer = Refused(status, "the body must be JSON in UTF-8" if error.detail == _UNREADABLE
+                         else f"{request.method} {request.url.path}: {error.detail}").response()
         answer.headers.update(error.headers or {})
         return answer

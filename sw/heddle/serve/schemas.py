@@ -33,10 +33,11 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
-    prompt: Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)] \
-        | Annotated[list[_Token], Field(min_length=1)] \
-        | Annotated[list[Annotated[list[_Token], Field(min_length=1)]],
-                    Field(min_length=1, max_length=MOST_PROMPTS)] \
+    # The first wrong element is enough: a body may have hundreds of thousands.
+    prompt: Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MOST_PROMPTS)] \
+        | Annotated[list[_Token], Field(fail_fast=True, min_length=1)] \
+        | Annotated[list[Annotated[list[_Token], Field(fail_fast=True, min_length=1)]],
+                    Field(fail_fast=True, min_length=1, max_length=MOST_PROMPTS)] \
         | str = Field("", description="A text, its tokens, or a list of such.")
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(
         MOST_NEW, description="Most new tokens.")
@@ -53,10 +54,10 @@ class CompletionRequest(BaseModel):
     stream_options: StreamOptions | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = False
-    stop: Annotated[list[_Stop], Field(max_length=4)] | _Stop | None = None
+    stop: Annotated[list[_Stop], Field(fail_fast=True, max_length=4)] | _Stop | None = None
     presence_penalty: Annotated[_Finite, Field(ge=-2, le=2)] | None = 0.0
     frequency_penalty: Annotated[_Finite, Field(ge=-2, le=2)] | None = 0.0
-    repetition_penalty: Annotated[_Finite, Field(gt=0, le=10)] | None = Field(
+    repetition_penalty: Annotated[_Finite, Field(ge=0.01, le=10)] | None = Field(
         1.0, description="An addition to the API.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     suffix: Literal[""] | None = Field(None, description="Not supported: must be empty.")
