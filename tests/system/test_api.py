@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import heddle
+from heddle.generation import Output
 from heddle.reference import log_probabilities
 from heddle.request import Sequence
 from tests.sw import models
@@ -239,22 +240,31 @@ def test_tokens_may_be_numpys(model):
 
 
 def test_the_end_of_a_text_that_another_thread_made(model, monkeypatch):
-    """What has waited for the end is not lost when one thread sees what the other is doing."""
+    """What has waited for the end is not lost by a look at the moment in which it comes."""
     whole = model.generate(PROMPT, max_new_tokens=12)
-    held = whole[-1] + "no such text"       # its beginning is the end of the text
-    end = Sequence.end
-    monkeypatch.setattr(Sequence, "end", lambda *given: (time.sleep(0.02), end(*given)))
-    found = []
+    request = model.request(PROMPT, max_new_tokens=12)
+    output = Output(model.scheduler, model.scheduler.submit(request), model.tokenizer,
+                    (whole[-1] + "no such text",))      # begins as the text ends
+    ending, end = threading.Event(), Sequence.end
 
-    def one():
-        found.append(model.generate(PROMPT, max_new_tokens=12, stop=held))
+    def slowly(*given):
+        ending.set()
+        time.sleep(0.1)
+        end(*given)
 
-    threads = [threading.Thread(target=one) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [whole] * 4
+    monkeypatch.setattr(Sequence, "end", slowly)
+
+    def steps():
+        while output.sequence.finish is None:
+            model.scheduler.step()
+
+    thread = threading.Thread(target=steps)
+    thread.start()
+    assert ending.wait(60)
+    list(output.update())
+    thread.join()
+    list(output.update())
+    assert output.text == whole
 
 
 def test_a_context_that_nothing_can_be_scored_in(folder):
