@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +39,10 @@ def make(unit: str, config: str, settings: dict[str, str], commit: int = 0
     return top, Standalone(units.build(unit, config, settings))
 
 
+#: What is written beside every unit's modules.
+OURS = ("waivers.vlt", "files.f", "unit.json")
+
+
 def module(unit: str, config: str, settings: dict[str, str]) -> str:
     """Name of the module of the card or of a unit."""
     if unit == "card":
@@ -59,17 +64,41 @@ def write(texts: dict[str, str], folder: pathlib.Path,
     return [*paths, files, waivers, about]
 
 
+def _told(path: pathlib.Path, key: str) -> str | None:
+    """A word of a file that an earlier run wrote; None if there is none, or it is another file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
+
+
 def check_folder(folder: pathlib.Path, top: str, board: Board | None) -> None:
-    """:class:`ValueError` if files of something else would stay among the new ones."""
-    about, identity = folder / "unit.json", folder / "identity.json"
-    if about.exists() and (other := json.loads(about.read_text())["top"]) != top:
+    """:class:`ValueError` if files of another card or unit would stay among the new ones."""
+    other = _told(folder / "unit.json", "top")
+    if other is not None and other != top:
         raise ValueError(f"-o must be a new folder or one of {top}, not {folder}, which has "
                          f"{other}")
-    if identity.exists():
-        other = json.loads(identity.read_text())["board"]
-        if board is None or other != board.name:
-            raise ValueError("-o must be a new folder or one of the same board, not "
-                             f"{folder}, which is for {other}")
+    other = _told(folder / "identity.json", "board")
+    if other is not None and (board is None or other != board.name):
+        raise ValueError("-o must be a new folder or one of the same board, not "
+                         f"{folder}, which is for {other}")
+
+
+def check_files(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """:class:`ValueError` if a file would be overwritten in a folder that no earlier run wrote."""
+    if _told(folder / "unit.json", "top") is None:
+        for name in sorted(names):
+            if (folder / name).exists():
+                raise ValueError(f"-o must be a folder without files of these names, or one that "
+                                 f"heddle rtl wrote, not {folder}, which has a {name}")
+
+
+def check_file(path: pathlib.Path | None) -> None:
+    """:class:`ValueError` if a file for machines has no folder, found out before the work."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"--json must be a file that can be written, not {path}")
 
 
 def parse_commit(text: str) -> int:
@@ -79,16 +108,12 @@ def parse_commit(text: str) -> int:
     return int(text[:8], 16)
 
 
-def write_board(board: Board, config: CardConfig, modules: list[str], commit: int,
-                folder: pathlib.Path) -> list[pathlib.Path]:
-    """Write what a board's bitstream is built with beside its Verilog."""
+def board_files(board: Board, config: CardConfig, modules: list[str], commit: int
+                ) -> dict[str, str]:
+    """What a board's bitstream is built with beside its Verilog, by name."""
     from .vitis import folder as vitis  # imports the whole card
 
-    paths = []
-    for name, text in vitis.texts(config, board, modules, commit=commit).items():
-        paths.append(folder / name)
-        paths[-1].write_text(text, encoding="utf-8")
-    return paths
+    return vitis.texts(config, board, modules, commit=commit)
 
 
 @app.command()
@@ -141,6 +166,7 @@ def rtl(
         if (board or commit) and unit != "card":
             raise ValueError(f"--board and --commit must be given with the whole card, not with "
                              f"the unit {unit}")
+        check_file(json_file)
         start = time.monotonic()
         config = config or ("u280" if board else "tiny")
         chosen = units.parse_settings(settings or [])
@@ -155,15 +181,17 @@ def rtl(
             top, component = make(unit, config, chosen, shown)
             texts = emit.convert(component, top, clocked=True,
                                  dsp48=bool(board) if dsp48 is None else dsp48)
+        beside = {f"{top}.veo": pins.template(component, top)} | (
+            {} if on is None else board_files(on, component.config, list(texts), shown))
+        check_files(output, [*(f"{name}.v" for name in texts), *OURS, *beside])
         paths = write(texts, output, units.describe(unit, config, chosen))
-        paths.append(output / f"{top}.veo")
-        paths[-1].write_text(pins.template(component, top))
-        if on is not None:
-            paths += write_board(on, component.config, list(texts), shown, output)
-            if not known(component.config):
-                console.print("heddle rtl: heddle does not know this configuration, and would "
-                              f"refuse the card: {output / 'README.md'} says how to add it",
-                              style="yellow", markup=False, highlight=False, soft_wrap=True)
+        for name, text in beside.items():
+            paths.append(output / name)
+            paths[-1].write_text(text, encoding="utf-8")
+        if on is not None and not known(component.config):
+            console.print("heddle rtl: heddle does not know this configuration, and would "
+                          f"refuse the card: {output / 'README.md'} says how to add it",
+                          style="yellow", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         console.print(f"heddle rtl: {error}", style="red", markup=False,
                       highlight=False, soft_wrap=True)

@@ -182,7 +182,7 @@ def build(name: str, config: str, settings: dict[str, str]) -> wiring.Component:
         Parameters by name, as text.
     """
     if name not in UNITS:
-        raise ValueError(f"the unit must be one of {', '.join(UNITS)}, not {name!r}")
+        raise ValueError(f"the unit must be one of card, {', '.join(UNITS)}, not {name!r}")
     unit = UNITS[name]
     if unit.parameters is None:
         return unit.build(configure(configs.find(config), settings))

@@ -27,7 +27,7 @@ WRONG = {
     ("sampler", "lanes=4"): "lanes must be a parameter of a card",
     ("softmax", "lanes"): "a setting must be given as name=value, as in lanes=16, not 'lanes'",
     ("softmax", "lanes="): "a setting must be given as name=value, as in lanes=16, not 'lanes='",
-    ("sofmax", "lanes=4"): f"the unit must be one of {', '.join(units.UNITS)}, not 'sofmax'",
+    ("sofmax", "lanes=4"): f"the unit must be one of card, {', '.join(units.UNITS)}, not 'sofmax'",
 }
 
 
@@ -97,3 +97,27 @@ def test_files_of_something_else_do_not_stay(tmp_path, capsys):
     assert refused(*unit).endswith(
         f"one of the same board, not {tmp_path}, which is for u55c\n")
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("mine", ['{"mine": 1}', "[1]", "{bad", None])
+def test_files_of_the_users_own_are_not_overwritten(tmp_path, capsys, mine):
+    kept = tmp_path / ("files.f" if mine is None else "unit.json")
+    kept.write_text(mine or "mine.v\n")
+    (tmp_path / "identity.json").write_text(mine or "also mine")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--unit", "softmax", "-o", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "heddle rtl: -o must be a folder without files of these names, or one that heddle rtl "
+        f"wrote, not {tmp_path}, which has a {kept.name}\n")
+    assert kept.read_text() == (mine or "mine.v\n")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_for_machines_is_looked_for_before_the_work(tmp_path, capsys):
+    target = tmp_path / "none" / "x.json"
+    with pytest.raises(SystemExit):
+        cli.main(["--unit", "softmax", "-o", str(tmp_path / "out"), "--json", str(target)])
+    assert capsys.readouterr().err == (
+        f"heddle rtl: --json must be a file that can be written, not {target}\n")
+    assert not (tmp_path / "out").exists()
