@@ -45,8 +45,8 @@ docs: .venv/.setup-docs  ## Build the documentation as HTML in build/docs.
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
 
-resources: .venv/.setup  ## Synthesise the u280 card with Yosys and write docs/resources.md; takes 15 minutes, again seconds.
-	@echo "Synthesising the u280 card takes a quarter of an hour; what has not changed is kept in build/netlists."
+resources: .venv/.setup  ## Synthesise the u280 card with Yosys and write docs/resources.md; takes 20 minutes, again seconds.
+	@echo "Synthesising the u280 card takes some twenty minutes; what has not changed is kept in build/netlists."
 	$(BIN)/python sw/tools/resources.py
 
 bench: .venv/.setup  ## Measure GPT-2 on the simulated u280 card and write docs/benchmarks.md; takes a quarter of an hour.

@@ -88,6 +88,7 @@ class Status:
 
     @property
     def error(self) -> int:
+        """Why the command stopped (:class:`rtl_gen.spec.registers.Error`); 0 if it ended well."""
         return self["error"]
 
     @property
@@ -127,7 +128,9 @@ class Card(Protocol):
     """
 
     @property
-    def config(self) -> CardConfig: ...
+    def config(self) -> CardConfig:
+        """What the card was built from."""
+        ...
 
     def identity(self) -> Identity:
         """What the card is; asked of the card, not remembered by the host."""
@@ -179,7 +182,9 @@ class Timed(Protocol):
     """A card that knows how fast its memory could be."""
 
     @property
-    def clock_mhz(self) -> float: ...
+    def clock_mhz(self) -> float:
+        """The card's clock."""
+        ...
 
     @property
     def channel_gbps(self) -> float:

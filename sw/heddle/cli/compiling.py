@@ -46,6 +46,7 @@ def compile_(
     """Compile the program of a decode step, check it for races and say what it needs.
 
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280 -o build/program
+
     Example: heddle compile sw/models/shakespeare-gpt2 --cards sim:u280*4 --explain
     """
     options = Options(activation=activation, cache=cache, pattern=pattern, context=context,

@@ -68,6 +68,8 @@ def demo(
     if not DEMO.is_dir():
         raise UserError(f"the demo model must be at {DEMO}: run the demo from a copy of the "
                         "repository")
+    with common.loaded(DEMO, f"sim:{config}") as model:      # what is wrong is told at once
+        model.request(prompt, max_new_tokens=max_new_tokens)
     output.mkdir(parents=True, exist_ok=True)
     verilog = output / config
     _generate(config, verilog)
