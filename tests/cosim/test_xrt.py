@@ -15,6 +15,7 @@ from heddle import cli
 from heddle.card import CardError, CardStopped, CardTimeout, Reserves, open_cards
 from heddle.doctor import boards
 from heddle.xrt import card as xrt_card
+from heddle.xrt import start as xrt_start
 from rtl_gen.spec import contract, isa
 from rtl_gen.spec.config import TINY
 from tests import programs
@@ -393,6 +394,26 @@ def test_an_interrupted_command_is_waited_for(card):
     card.reset()
     assert machines.here.boards[0].read(machines.CTRL) & 4
     assert run_words(card, [HALT]).error == 0
+
+
+def test_a_card_that_is_interrupted_before_its_ring_starts_is_not_started(monkeypatch):
+    calls = []
+
+    class Run:
+        def __init__(self, name):
+            self.start = lambda: calls.append(name)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    meeting = xrt_start.Start(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(meeting._changed, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            meeting.begin(0, Run("first"), lambda: calls.append("first begins"))
+    monkeypatch.setattr(xrt_start, "PATIENCE", 0.05)
+    meeting.begin(1, Run("second"), lambda: calls.append("second begins"))
+    assert calls == ["second begins", "second"]
 
 
 def test_memory_is_put_right_when_a_question_ends_late(card):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real card behind the protocol that all cards have."""
 
+import contextlib
 import functools
 import struct
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from rtl_gen.spec.registers import COMMAND, COMMAND_MAGIC, NO_STOP, RING, STATUS
 from ..card import CardError, CardStopped, CardTimeout, Identity, Status
 from .device import Device, tool
 from .memory import PAGE, Memory
-from .start import RunFailed, Start, state_name, wait
+from .start import RunFailed, Start, wait
 
 #: Seconds for a command that does nothing, for a card that is reset, and for one that is closed.
 PROBE_SECONDS, RESET_SECONDS, CLOSE_SECONDS = 10.0, 10.0, 2.0
@@ -109,9 +110,10 @@ class XrtCard:
         memory.write(place, bytes(4))
         run = self._device.run(memory.address(address), memory.buffers)
         start = self._start if together else Start(1)
-        self._late = run        # also for whoever interrupts this
         try:
-            start.begin(self._place if together else 0, run)
+            # It is late from now on until it is known to have ended: also if this is interrupted.
+            start.begin(self._place if together else 0, run,
+                        functools.partial(setattr, self, "_late", run))
             wait(run, timeout, start.slice_ms, who=str(self._device))
         except RunFailed:
             self._late = None
@@ -144,11 +146,8 @@ class XrtCard:
         """Wait until nothing runs, and put memory right."""
         if self._late is None:
             return
-        try:
-            if state_name(self._late.state()) != "NEW":     # else it was never started
-                wait(self._late, seconds, self._start.slice_ms, who=str(self._device))
-        except RunFailed:
-            pass        # ended, if not well
+        with contextlib.suppress(RunFailed):        # ended, if not well
+            wait(self._late, seconds, self._start.slice_ms, who=str(self._device))
         self._late = None
         if self._undo is not None:
             self._undo()

@@ -3,6 +3,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..card import CardError, CardTimeout
@@ -14,14 +15,14 @@ PATIENCE = 2.0
 #: lock meanwhile: nothing interrupts it, and no thread of another card gets on.
 ALONE_MS, RING_MS = 100, 1
 #: States of a run that has failed; all others but COMPLETED are those of one that goes on.
-FAILED = ("ERROR", "ABORT", "NORESPONSE", "SKERROR", "SKCRASHED")
+FAILED = ("ERROR", "ABORT", "TIMEOUT", "NORESPONSE", "SKERROR", "SKCRASHED")
 
 
 class RunFailed(CardError):
     """A run has ended, and not well."""
 
 
-def state_name(state: Any) -> str:
+def _state(state: Any) -> str:
     """A state of XRT's without what all their names begin with."""
     return str(getattr(state, "name", state)).removeprefix("ERT_CMD_STATE_")
 
@@ -40,15 +41,16 @@ class Start:
     def __init__(self, cards: int) -> None:
         self._changed = threading.Condition()
         self._open = set(range(cards))
-        self._waiting: dict[int, Any] = {}
+        self._waiting: dict[int, tuple[Any, Callable[[], None]]] = {}
         self._errors: dict[int, Exception] = {}
 
-    def begin(self, card: int, run: Any) -> None:
+    def begin(self, card: int, run: Any, begun: Callable[[], None]) -> None:
         """Start a run, together with those of the other cards; they are waited for, but not for
-        longer than :data:`PATIENCE`."""
+        longer than :data:`PATIENCE`.  ``begun`` is called when it may have started, by the thread
+        that starts it."""
         with self._changed:
             self._errors.pop(card, None)
-            self._waiting[card] = run
+            self._waiting[card] = run, begun
             if not self._waiting.keys() >= self._open:
                 try:
                     self._changed.wait_for(lambda: card not in self._waiting, PATIENCE)
@@ -56,7 +58,8 @@ class Start:
                     self._waiting.pop(card, None)       # nobody is to start it any more
                     raise
             if card in self._waiting:
-                for number, waiting in self._waiting.items():
+                for number, (waiting, begins) in self._waiting.items():
+                    begins()
                     try:
                         waiting.start()
                     except Exception as error:
@@ -94,15 +97,16 @@ def wait(run: Any, seconds: float, slice_ms: int, *, who: str) -> None:
     while True:
         left = end - time.monotonic()
         try:
-            name = state_name(run.wait(max(1, min(slice_ms, int(1000 * left)))))
-            # The wait's own end, or a command that XRT itself has given up?
-            given_up = name == "TIMEOUT" and state_name(run.state()) == name
+            name = _state(run.wait(max(1, min(slice_ms, int(1000 * left)))))
+            if name == "TIMEOUT":
+                # The wait's own end; or is it a command that XRT itself has given up?
+                name = _state(run.state())
         except XRT_ERRORS as error:
             raise CardError(f"the kernel's run on {who} must be one that XRT can wait for: "
                             f"{said(error)}") from None
         if name == "COMPLETED":
             return
-        if given_up or name in FAILED:
+        if name in FAILED:
             raise RunFailed(f"the kernel's run on {who} must end as COMPLETED, not as {name}: "
                             f"look for errors with `{tool()} examine` and `dmesg`")
         if time.monotonic() >= end:
