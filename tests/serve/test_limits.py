@@ -17,6 +17,7 @@ import pytest
 import schemathesis
 
 from heddle.serve import run
+from heddle.serve.limits import Bodies
 from tests.serve import server
 
 UNIONS = {"prompt": "prompt must be a text, a list of texts, a list of tokens or a list of such "
@@ -333,6 +334,21 @@ def test_a_body_that_still_comes_when_the_server_ends(models_):
     slow.close()
     assert b" 503 " in answers[0]
     assert b"the server is closing" in answers[0]
+
+
+def test_bodies_are_given_up_in_the_moment_in_which_one_is_late():
+    async def both():
+        bodies, loop = Bodies(), asyncio.get_running_loop()
+        waits = [asyncio.create_task(bodies.next(asyncio.Event().wait, loop.time() + seconds))
+                 for seconds in (0.01, 60)]
+        await asyncio.sleep(0)
+        done = loop.create_future()
+        loop.call_later(0.02, lambda: done.set_result(bodies.give_up()))
+        time.sleep(0.05)        # both times are over when the loop looks again
+        await asyncio.wait_for(done, 10)
+        return await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [type(found) for found in asyncio.run(both())] == [TimeoutError, TimeoutError]
 
 
 def test_an_idle_connection_outlives_the_clients(models_):

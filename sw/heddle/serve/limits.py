@@ -27,7 +27,8 @@ class Bodies:
         """Wait for none of them any more."""
         self.closing = True
         for wait in self._waits:
-            wait.reschedule(0.0)
+            if not wait.expired():      # one that has cannot be changed, and ends by itself
+                wait.reschedule(0.0)
 
     async def next(self, receive: Receive, end: float) -> Message:
         """The next message, or TimeoutError."""
