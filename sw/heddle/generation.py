@@ -60,15 +60,16 @@ class Output:
 
     def update(self) -> Iterator[tuple[Token, str]]:
         """New tokens since the last call, each with the text that became certain with it."""
-        new, finish = self._scheduler.state(self.sequence)
-        while self.finish is None and len(self.tokens) < len(new):
-            token = new[len(self.tokens)]
+        new, finish = self._scheduler.state(self.sequence, len(self.tokens))
+        for place, token in enumerate(new, 1):
+            if self.finish is not None:
+                break
             self.tokens.append(token)
             piece = self._text.add(token.id)
             if self._text.stopped:
                 self.finish = Finish.STOP
                 self._scheduler.cancel(self.sequence, Finish.STOP)
-            elif len(self.tokens) == len(new) and finish is not None:
+            elif place == len(new) and finish is not None:
                 self.finish = finish
                 piece += self._text.end()
                 if self._text.stopped:

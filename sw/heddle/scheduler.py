@@ -74,10 +74,15 @@ class Scheduler:
             if sequence.finish is None:
                 self._end(sequence, finish)
 
-    def state(self, sequence: Sequence) -> tuple[list[Token], Finish | None]:
-        """New tokens so far, and whether and how it has ended, of one moment between steps."""
+    def state(self, sequence: Sequence, since: int = 0) -> tuple[list[Token], Finish | None]:
+        """New tokens from the ``since``-th on, and how it has ended, of one moment between steps.
+
+        The latter is None while it has not.  Nobody waits for a step in which nothing has come yet.
+        """
+        if sequence.finish is None and len(sequence.new) == since:
+            return [], None
         with self._lock:
-            return list(sequence.new), sequence.finish
+            return sequence.new[since:], sequence.finish
 
     def step(self) -> list[Sequence]:
         """Let every sequence go on by a token or a piece of its prompt.

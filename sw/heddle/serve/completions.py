@@ -92,7 +92,8 @@ class Texts:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
         try:
-            self._tickets = self._engine.submit(self._wanted, stop_texts(self._body.stop), post)
+            self._tickets = self._engine.submit(
+                self._wanted, stop_texts(self._body.stop), post, whole=not self._body.stream)
         except Busy:
             raise Refused(429, f"the server accepts {self._engine.most} texts at a time: try "
                           "again later, or ask for fewer", code="queue_full", retry=1) from None

@@ -54,10 +54,13 @@ class Ticket:
     """A request that was submitted."""
 
     def __init__(self, index: int, request: Request, stops: tuple[str, ...],
-                 post: Callable[[Event], None]) -> None:
+                 post: Callable[[Event], None], whole: bool) -> None:
         self.index, self.request, self.stops, self.post = index, request, stops, post
+        self.whole = whole
         self.cancelled = self.begun = False
         self.output: Output | None = None
+        #: What has not been told of it yet.
+        self.pieces: list[tuple[Token, str]] = []
 
 
 class Engine:
@@ -97,7 +100,7 @@ class Engine:
         return self._count
 
     def submit(self, requests: Sequence[Request], stops: tuple[str, ...],
-               post: Callable[[Event], None]) -> list[Ticket]:
+               post: Callable[[Event], None], *, whole: bool = False) -> list[Ticket]:
         """Hand in requests that are taken together or not at all.
 
         Parameters
@@ -107,13 +110,16 @@ class Engine:
             Stop texts.
         post : callable
             Is given events, from the engine's thread.
+        whole : bool
+            One event for each request, at its end: nobody waits for pieces of it.
 
         Raises
         ------
         Busy
         Closing
         """
-        tickets = [Ticket(index, request, stops, post) for index, request in enumerate(requests)]
+        tickets = [Ticket(index, request, stops, post, whole)
+                   for index, request in enumerate(requests)]
         with self._changed:
             if self._closing:
                 raise Closing
@@ -175,21 +181,22 @@ class Engine:
         return not self._closing
 
     def _report(self) -> None:
-        left = []
+        left: list[Ticket] = []
+        gone: list[Ticket] = []
         for ticket in self._tickets:
             output = ticket.output
             assert output is not None
-            pieces = tuple(output.update())
-            if output.finish is None:
-                left.append(ticket)
-            if pieces or output.finish is not None:
+            ticket.pieces += output.update()
+            ended = output.finish is not None
+            (gone if ended else left).append(ticket)
+            if ended or (ticket.pieces and not ticket.whole):
                 self._post(ticket, Event(
-                    index=ticket.index, pieces=pieces, finish=output.finish,
+                    index=ticket.index, pieces=tuple(ticket.pieces), finish=output.finish,
                     # A prompt is scored before the first new token.
                     foretold=() if ticket.begun else tuple(output.sequence.foretold),
                     first=not ticket.begun, error=output.sequence.error))
                 ticket.begun = True
-        gone = [ticket for ticket in self._tickets if ticket not in left]
+                ticket.pieces.clear()
         self._tickets = left
         with self._changed:
             self._count -= len(gone)
