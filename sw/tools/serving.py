@@ -5,17 +5,21 @@ Example: python sw/tools/serving.py sw/models/shakespeare-gpt2 --cards sim:tiny 
 
 The cards alone: as many sequences as they have slots, of equal lengths, in lock step, with nothing
 between two steps.  The server: requests of random lengths with the same mean, more than there are
-slots at any time, from clients over HTTP.  Both read prompts and make texts of the same number of
-tokens in all.
+slots at any time, over HTTP from a process of their own, as clients are.  Both read prompts and
+make texts of the same number of tokens in all.  They take turns, and the ratios are medians of
+turns: a machine's speed changes while it runs.
 """
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import json
+import multiprocessing
 import pathlib
 import random
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,8 +71,13 @@ def serving(model: Model) -> Iterator[str]:
             thread.join()
 
 
-async def ask(address: str, plans: list[dict[str, Any]], stream: bool) -> int:
+def client(address: str, plans: list[dict[str, Any]], stream: bool) -> int:
     """All requests at once; returns new tokens."""
+    return asyncio.run(ask(address, plans, stream))
+
+
+async def ask(address: str, plans: list[dict[str, Any]], stream: bool) -> int:
+    """What :func:`client` does."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=None, limits=limits) as client:
         async def one(plan: dict[str, Any]) -> int:
@@ -93,6 +102,39 @@ def plans(model: Model, prompt: int, new: int, count: int, rng: random.Random
     return found
 
 
+def turn(model: Model, pool: concurrent.futures.Executor, prompt: int, new: int, rounds: int,
+         seed: int) -> dict[str, dict[str, float]]:
+    """Lock step, the server, and the server with streams, one after the other."""
+    rng = random.Random(seed)
+    found = {"lock step": figures(model, lambda: lock_step(model, prompt, new, rounds, rng))}
+    for name, stream in (("server", False), ("server, streamed", True)):
+        wanted = plans(model, prompt, new, rounds * len(model.scheduler.slots),
+                       random.Random(1000 + seed))
+        if stream:
+            wanted = [plan | {"stream_options": {"include_usage": True}} for plan in wanted]
+        with serving(model) as address:
+            found[name] = figures(model, lambda wanted=wanted, stream=stream, address=address:
+                                  pool.submit(client, address, wanted, stream).result())
+    return found
+
+
+def table(turns: list[dict[str, dict[str, float]]]) -> Iterator[str]:
+    """A line for each way, with its part of lock step."""
+    for name in turns[0]:
+        line = f"{name:18} {sum(each[name]['tokens'] for each in turns):6.0f} tokens"
+        for key, text in (("tokens_per_second", "a second"),
+                          ("tokens_per_million_cycles", "a million cycles")):
+            speeds = [each[name][key] for each in turns]
+            if not all(speeds):
+                continue
+            ratios = [each[name][key] / each["lock step"][key] for each in turns]
+            line += (f"  {statistics.median(speeds):8.1f} {text}"
+                     f" = {statistics.median(ratios):.3f} of lock step")
+            if len(turns) > 1:
+                line += f" ({min(ratios):.3f}-{max(ratios):.3f})"
+        yield line
+
+
 def main() -> None:
     """Print a table, and write it as JSON if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -102,31 +144,27 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=16, help="tokens, on average")
     parser.add_argument("--new", type=int, default=32, help="tokens, on average")
     parser.add_argument("--rounds", type=int, default=16, help="texts of each slot, on average")
+    parser.add_argument("--turns", type=int, default=5, help="how often each way is measured")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     prompt, new, rounds = options.prompt, options.new, options.rounds
-    with heddle.load(options.model, cards=options.cards, activation=options.activation) as model:
-        count, rng = len(model.scheduler.slots), random.Random(0)
-        lock_step(model, prompt, 4, 1, rng)     # everything that is compiled once is compiled
-        found = {"lock step": figures(model, lambda: lock_step(model, prompt, new, rounds, rng))}
-        for name, stream in (("server", False), ("server, streamed", True)):
-            wanted = plans(model, prompt, new, rounds * count, random.Random(1))
-            if stream:
-                wanted = [plan | {"stream_options": {"include_usage": True}} for plan in wanted]
-            with serving(model) as address:
-                found[name] = figures(
-                    model, lambda wanted=wanted, stream=stream: asyncio.run(
-                        ask(address, wanted, stream)))
-    base = found["lock step"]
-    for name, row in found.items():
-        ratios = [row[key] / base[key] for key in ("tokens_per_second",
-                                                   "tokens_per_million_cycles") if base[key]]
-        print(f"{name:18} {row['tokens']:6} tokens  {row['tokens_per_second']:9.1f} a second"
-              + (f"  {row['tokens_per_million_cycles']:9.1f} a million cycles"
-                 if row["tokens_per_million_cycles"] else "")
-              + "  of lock step: " + ", ".join(f"{ratio:.3f}" for ratio in ratios))
+    spawn = multiprocessing.get_context("spawn")
+    with heddle.load(options.model, cards=options.cards, activation=options.activation) as model, \
+            concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        # Whatever is compiled or imported once is ready afterwards.
+        lock_step(model, prompt, 4, 1, random.Random(0))
+        with serving(model) as address:
+            pool.submit(client, address, plans(model, 1, 1, 1, random.Random(0)), False).result()
+        turns = []
+        for seed in range(options.turns):
+            turns.append(turn(model, pool, prompt, new, rounds, seed))
+            print(f"turn {seed + 1} of {options.turns}:")
+            print(*table(turns[-1:]), sep="\n", flush=True)
+    if options.turns > 1:
+        print(f"all {options.turns} turns, medians:", *table(turns), sep="\n")
     if options.json:
-        options.json.write_text(json.dumps(found | {"slots": count}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"slots": len(model.scheduler.slots),
+                                            "turns": turns}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
