@@ -71,11 +71,61 @@ def _erf(x: Floats) -> Floats:
 def gelu(x: Floats, form: int) -> Floats:
     """GELU in the form that :class:`Shape` names."""
     if form == GELU_TANH:
-        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
         y: Floats = np.float32(0.5) * x * (1 + np.tanh(inner))
         return y
     gate: Floats = np.float32(0.5) * (1 + _erf(x / np.float32(math.sqrt(2))))
     return x * gate
+
+
+def block(x: Floats, layer: Layer, shape: Shape, see: Probe | None = None,
+          probe: Probe | None = None) -> Floats:
+    """One layer.
+
+    Parameters
+    ----------
+    x : array [tokens, width]
+        The residual stream, of a sequence from position 0.
+    layer : Layer
+    shape : Shape
+    see : callable, optional
+        Called with the name of each matrix, of ``MATRICES``, and its inputs [tokens, inputs].
+    probe : callable, optional
+        Called with ``attention`` and ``mlp`` and the residual stream after each.
+
+    Returns
+    -------
+    array [tokens, width]
+    """
+    def product(name: str, inputs: Floats) -> Floats:
+        if see:
+            see(name, inputs)
+        y: Floats = inputs @ getattr(layer, name).T + getattr(layer, f"{name}_bias")
+        return y
+
+    def told(name: str, value: Floats) -> Floats:
+        if probe:
+            probe(name, value)
+        return value
+
+    qkv = product("qkv", norm(x, layer.gamma1, layer.beta1, shape.epsilon))
+    x = told("attention", x + product("out", attention(qkv, shape)))
+    hidden = product("up", norm(x, layer.gamma2, layer.beta2, shape.epsilon))
+    return told("mlp", x + product("down", gelu(hidden, shape.gelu)))
+
+
+def attention(qkv: Floats, shape: Shape) -> Floats:
+    """Mixed values [tokens, width] of queries, keys and values [tokens, 3 · width]."""
+    count = len(qkv)
+    q, k, v = qkv.reshape(count, 3, shape.heads, HEAD).transpose(1, 2, 0, 3)
+    scores = q @ k.transpose(0, 2, 1)
+    if shape.scaled:
+        scores = scores / np.float32(math.sqrt(HEAD))
+    scores = np.where(np.tril(np.ones((count, count), bool)), scores, np.float32(-np.inf))
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    mixed: Floats = (p @ v).transpose(1, 0, 2).reshape(count, -1)
+    return mixed
 
 
 class Reference:
@@ -92,29 +142,13 @@ class Reference:
         ids, shape = np.asarray(tokens, np.int64), self.shape
         x = self._embedding[ids] + self._positions[:len(ids)]
         for number, layer in enumerate(self._layers):
-            x = x + self._attention(norm(x, layer.gamma1, layer.beta1, shape.epsilon), layer)
-            if probe:
-                probe(f"layer {number} attention", x)
-            hidden = norm(x, layer.gamma2, layer.beta2, shape.epsilon) @ layer.up.T + layer.up_bias
-            x = x + gelu(hidden, shape.gelu) @ layer.down.T + layer.down_bias
-            if probe:
-                probe(f"layer {number} mlp", x)
+            def told(name: str, value: Floats, number: int = number) -> None:
+                if probe:
+                    probe(f"layer {number} {name}", value)
+
+            x = block(x, layer, shape, probe=told)
         gamma, beta = self._final
         y: Floats = norm(x, gamma, beta, shape.epsilon) @ self._head.T
-        return y
-
-    def _attention(self, x: Floats, layer: Layer) -> Floats:
-        count, heads = len(x), self.shape.heads
-        qkv = (x @ layer.qkv.T + layer.qkv_bias).reshape(count, 3, heads, HEAD)
-        q, k, v = qkv.transpose(1, 2, 0, 3)
-        scores = q @ k.transpose(0, 2, 1)
-        if self.shape.scaled:
-            scores = scores / np.float32(math.sqrt(HEAD))
-        scores = np.where(np.tril(np.ones((count, count), bool)), scores, np.float32(-np.inf))
-        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        p /= p.sum(axis=-1, keepdims=True)
-        mixed = (p @ v).transpose(1, 0, 2).reshape(count, -1)
-        y: Floats = mixed @ layer.out.T + layer.out_bias
         return y
 
     def greedy(self, tokens: list[int], count: int) -> Iterator[int]:

@@ -112,6 +112,27 @@ def test_interrupts_and_closed_pipes_are_quiet(capsys, monkeypatch):
         assert "Traceback" not in capsys.readouterr().err
 
 
+def test_prune_with_a_text(capsys, folder, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("To be, or not to be, that is the question. " * 4)
+    options = ("--pattern", "2:4", "--text", str(text), "--samples", "3")
+    made = [tmp_path / name for name in ("a", "b", "c")]
+    for output, seed in zip(made, "001", strict=True):
+        assert cli.run(["prune", folder, *options, "--method", "sparsegpt", "--seed", seed,
+                        "-o", str(output)]) == 0
+    first, again, other = ((output / "model.safetensors").read_bytes() for output in made)
+    assert first == again != other
+    capsys.readouterr()
+    assert failure(capsys, "prune", folder, *options, "-o", f"{tmp_path}/d") == (
+        "--text must be left out: magnitude reads none")
+    assert failure(capsys, "prune", folder, *options[:2], "--method", "wanda", "-o",
+                   f"{tmp_path}/d") == (
+        "wanda needs a calibration text, or choose magnitude, which needs none")
+    assert failure(capsys, "prune", folder, *options, "--method", "obs", "-o",
+                   f"{tmp_path}/d") == (
+        "method must be one of magnitude, wanda, sparsegpt, not 'obs'")
+
+
 def test_compile_prune_and_disasm(capsys, folder, tmp_path):
     pruned, program = tmp_path / "pruned", tmp_path / "program"
     assert cli.run(["prune", folder, "--pattern", "2:8", "-o", str(pruned)]) == 0
